@@ -1,0 +1,267 @@
+/**
+ * The raw addon, typed. Nothing outside `lib/` sees these types; nothing here validates or
+ * defaults: callers do. Native functions re-check types and memory safety only.
+ *
+ * Conventions: sizes are numbers of bytes, guest addresses (gpa) are `bigint`; byte arrays are
+ * copies. A native failure throws or rejects with the `KvmsnapError` class handed to `setup`.
+ */
+import type { KvmsnapError } from '../errors.js';
+
+/** Raw kernel structs of one vCPU, by kernel name; lengths are the kernel's. */
+export interface RawVcpuState {
+  /** `kvm_cpuid_entry2[]`, 40 bytes each. */
+  cpuid2: Uint8Array;
+  regs: Uint8Array;
+  sregs2: Uint8Array;
+  /** KVM_GET_XSAVE2: 4096 bytes or more, the standard (non-compacted) XSAVE layout. */
+  xsave2: Uint8Array;
+  xcrs: Uint8Array;
+  debugregs: Uint8Array;
+  /** `kvm_msr_entry[]`, 16 bytes each: u32 index, u32 reserved, u64 data. */
+  msrs: Uint8Array;
+  /** Absent without an in-kernel irqchip. */
+  lapic?: Uint8Array;
+  vcpu_events: Uint8Array;
+  mp_state: Uint8Array;
+  /** Guest TSC frequency in kHz (KVM_GET_TSC_KHZ). */
+  tsc_khz: number;
+}
+export type VcpuSection = Exclude<keyof RawVcpuState, 'tsc_khz'>;
+
+/** Raw kernel structs of the VM. All but `clock` absent without an in-kernel irqchip. */
+export interface RawVmState {
+  /** `kvm_irqchip` (520 bytes) of the master PIC, the slave PIC and the IOAPIC. */
+  pic_master?: Uint8Array;
+  pic_slave?: Uint8Array;
+  ioapic?: Uint8Array;
+  pit2?: Uint8Array;
+  clock: Uint8Array;
+}
+
+/** State of one native device: one documented field per architected register. */
+export type RawDeviceState = Record<string, number | bigint | Uint8Array>;
+
+export interface RawMachineState {
+  vm: RawVmState;
+  vcpus: RawVcpuState[];
+  /** By device name: `serial`, `i8042`, `cmos`, … */
+  devices: Record<string, RawDeviceState>;
+}
+
+export interface NativeRegion {
+  slot: number;
+  gpa: bigint;
+  /** Bytes, a multiple of 4096. */
+  size: number;
+  /** KVM_MEM_LOG_DIRTY_PAGES (1) | KVM_MEM_READONLY (2). */
+  flags: number;
+}
+
+export interface NativeDevices {
+  /** 16550A at 0x3f8, IRQ 4. */
+  serial: boolean;
+  /** i8042 at 0x60/0x64: command 0xFE resets, which stops the machine. */
+  i8042: boolean;
+  /** Bytes written to port 0xE9 go to the debug stream; reads give 0xE9. */
+  debugPort: boolean;
+  /** Port whose written value stops the machine with that exit code; 0: none. */
+  exitPort: number;
+  /** MC146818 RTC and CMOS at 0x70/0x71. */
+  cmos: boolean;
+  /** ACPI sleep control and status registers at 0x600/0x601: S5 stops the machine. */
+  acpiPower: boolean;
+}
+
+export interface NativeMachineConfig {
+  regions: NativeRegion[];
+  /** In-kernel PIC, IOAPIC, LAPIC and PIT. */
+  irqchip: boolean;
+  devices: NativeDevices;
+  /** One `kvm_cpuid_entry2[]` for each vCPU; its length is the number of vCPUs. */
+  cpuid: Uint8Array[];
+  /** Memory that the machine starts with, mapped copy-on-write. Otherwise zeros. */
+  image?: NativeImage;
+  /** State to start with. Otherwise what KVM gives a new vCPU. */
+  state?: RawMachineState;
+}
+
+export type MachineStatus = 'created' | 'running' | 'paused' | 'stopped' | 'poisoned' | 'closed';
+
+/** Why a machine stopped by itself, or was poisoned. */
+export interface NativeStop {
+  /**
+   * `exit-port`: the guest wrote `code`. `reset`: i8042 or KVM reset. `shutdown`: triple fault.
+   * `power-off`: ACPI S5. `halt`: `hlt` with interrupts off and no irqchip. `killed`: by `kill()`.
+   * `error`: see `error`.
+   */
+  reason: 'exit-port' | 'reset' | 'shutdown' | 'power-off' | 'halt' | 'killed' | 'error';
+  code?: number;
+  error?: KvmsnapError;
+}
+
+/** A vCPU exit handed to JavaScript, decoded from `struct kvm_run` (Documentation/virt/kvm/api.rst). */
+export type NativeExit =
+  | {
+      kind: 'io';
+      direction: 'in' | 'out';
+      port: number;
+      size: 1 | 2 | 4;
+      count: number;
+      data: Uint8Array;
+    }
+  | { kind: 'mmio'; write: boolean; gpa: bigint; size: number; data: Uint8Array }
+  | { kind: 'hlt' }
+  | { kind: 'debug'; exception: number; pc: bigint; dr6: bigint; dr7: bigint }
+  | { kind: 'shutdown' }
+  | { kind: 'system-event'; type: number }
+  | { kind: 'fail-entry'; reason: bigint; cpu: number }
+  | { kind: 'internal-error'; suberror: number; data: BigUint64Array }
+  | { kind: 'interrupted' }
+  | { kind: 'dirty-ring-full' }
+  | { kind: 'unsupported'; reason: number };
+
+export interface NativeEvents {
+  /** The machine stopped or was poisoned. Called once for each stop. */
+  stopped(stop: NativeStop): void;
+  /** Bytes the guest wrote to its serial port (`stream` 0) or to the debug port (1). */
+  output(stream: 0 | 1, bytes: Uint8Array): void;
+  /**
+   * A vCPU touched a claimed range and waits until `completeExit(vcpu, …)` is called. For `in` and
+   * MMIO reads `data` is the buffer to answer with (count * size bytes).
+   */
+  exit(vcpu: number, claim: number, exit: NativeExit): void;
+}
+
+export interface NativeMachine {
+  readonly status: MachineStatus;
+  /** created | paused -> running. */
+  resume(): Promise<void>;
+  /** running -> paused; resolves when every vCPU stands still at a clean instruction boundary. */
+  pause(): Promise<void>;
+  /** Any state -> poisoned, even while a vCPU waits for a JavaScript handler. */
+  kill(): Promise<void>;
+  /** Frees everything; resolves when threads, fds and mappings are gone. Idempotent. */
+  close(): Promise<void>;
+  /** A running machine keeps Node's event loop alive unless unref'd. */
+  ref(): void;
+  unref(): void;
+
+  // Guest memory, by copy. Allowed in every state but closed.
+  readMemory(gpa: bigint, length: number): Uint8Array;
+  writeMemory(gpa: bigint, bytes: Uint8Array): void;
+
+  // Slots: the machine must not be running.
+  regions(): NativeRegion[];
+  addSlot(region: NativeRegion): Promise<void>;
+  removeSlot(slot: number): Promise<void>;
+  setSlotFlags(slot: number, flags: number): Promise<void>;
+  /** Joined with what the VMM wrote itself. One bit a page. KVM_GET_DIRTY_LOG. */
+  getDirtyLog(slot: number): Promise<Uint8Array>;
+  /** KVM_CLEAR_DIRTY_LOG; needs `manualDirtyLog`. `firstPage` is a multiple of 64. */
+  clearDirtyLog(slot: number, firstPage: number, pages: number, bitmap: Uint8Array): Promise<void>;
+
+  // Registers: the machine must not be running.
+  getVcpu(vcpu: number, section: VcpuSection): Promise<Uint8Array>;
+  setVcpu(vcpu: number, section: VcpuSection, bytes: Uint8Array): Promise<void>;
+  /** MSRs by index -> kvm_msr_entry[]. */
+  getMsrs(vcpu: number, indices: Uint32Array): Promise<Uint8Array>;
+  /** Runs one vCPU until its next exit. `dispatch`: devices and claims answer theirs first. */
+  runVcpu(vcpu: number, options: { dispatch: boolean; singleStep: boolean }): Promise<NativeExit>;
+  /** Data for the `in` or MMIO read that the last `runVcpu` returned; taken by the next run. */
+  answerVcpu(vcpu: number, data: Uint8Array): void;
+
+  // Whole state, machine not running.
+  saveState(): Promise<RawMachineState>;
+  loadState(state: RawMachineState): Promise<void>;
+  /**
+   * Freezes memory and saves state at one instant, then goes on as before (or stays paused).
+   * `pauseUs` is how long the guest stood still.
+   */
+  freeze(
+    then: 'resume' | 'pause',
+  ): Promise<{ state: RawMachineState; image: NativeImage; pauseUs: number }>;
+
+  // Devices.
+  /** Takes as many bytes as the FIFO has room for; the rest is the caller's to offer again. */
+  serialInput(bytes: Uint8Array): number;
+  /** Off: output beyond a small buffer makes the guest wait. */
+  setOutputFlow(stream: 0 | 1, flowing: boolean): void;
+  claimPorts(base: number, length: number): number;
+  claimMmio(gpa: bigint, length: number): number;
+  unclaim(claim: number): void;
+  completeExit(vcpu: number, data: Uint8Array | KvmsnapError | undefined): void;
+  /** Raises or lowers a GSI (KVM_IRQ_LINE). */
+  setIrqLine(gsi: number, level: boolean): void;
+}
+
+/** One run of pages: `length` bytes at `gpa` lie at `offset` of file number `file`. */
+export interface NativeExtent {
+  file: number;
+  gpa: bigint;
+  length: number;
+  offset: number;
+}
+
+export interface NativeImageWrite {
+  /** Files to fill, one for each part, opened for writing. `partCount()` says how many. */
+  fds: number[];
+  /** fdatasync each part before resolving. */
+  durable: boolean;
+  progress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+export interface NativeImageWritten {
+  /** One for each part: SHA-256 and length in bytes. */
+  parts: { sha256: Uint8Array; size: number }[];
+  extents: NativeExtent[];
+  /** CRC-32C (Castagnoli) of each `chunkSize` bytes of each part in turn; a part's last may be short. */
+  crc32c: Uint32Array[];
+  chunkSize: number;
+}
+
+/** Immutable guest memory. */
+export interface NativeImage {
+  readonly regions: { gpa: bigint; size: number }[];
+  /** Bytes of content that a write would store (whole 2 MiB granules with any content). */
+  readonly contentBytes: number;
+  read(gpa: bigint, length: number): Uint8Array;
+  /** How many parts of at most `partSize` bytes the content takes. */
+  partCount(partSize: number): number;
+  write(
+    partSize: number,
+    options: NativeImageWrite,
+  ): { done: Promise<NativeImageWritten>; cancel(): void };
+  close(): void;
+}
+
+export interface NativeHost {
+  apiVersion: number;
+  /** KVM_CHECK_EXTENSION by name, for every capability in the addon's table. */
+  capabilities: Record<string, number>;
+  /** KVM_GET_SUPPORTED_CPUID: `kvm_cpuid_entry2[]`. */
+  supportedCpuid: Uint8Array;
+  msrIndices: Uint32Array;
+  tscKhz: number;
+  /** Bytes of `kvm_run` and of KVM_GET_XSAVE2. */
+  vcpuMmapSize: number;
+  xsaveSize: number;
+}
+
+export interface NativeBinding {
+  setup(errorClass: typeof KvmsnapError): void;
+  /** Opens /dev/kvm; throws ERR_NO_KVM. */
+  host(): NativeHost;
+  createMachine(config: NativeMachineConfig, events: NativeEvents): Promise<NativeMachine>;
+  /** Dups the fds. Extents must be inside regions and files, and may not overlap. */
+  imageFromFiles(
+    fds: number[],
+    regions: { gpa: bigint; size: number }[],
+    extents: NativeExtent[],
+  ): NativeImage;
+  /** CRC-32C of each `chunkSize` bytes and SHA-256 of a file, on a thread of its own. */
+  digestFile(
+    fd: number,
+    chunkSize: number,
+    progress?: (doneBytes: number) => void,
+  ): { done: Promise<{ sha256: Uint8Array; crc32c: Uint32Array; size: number }>; cancel(): void };
+}
