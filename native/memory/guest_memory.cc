@@ -1,0 +1,125 @@
+#include "memory/guest_memory.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "kvm/error.h"
+
+namespace kvmsnap {
+
+void GuestMemory::add(const RegionSpec& spec, const Image* image) {
+  check_range(spec.gpa, spec.size);
+  std::unique_lock lock(mutex_);
+  for (const auto& region : regions_) {
+    const RegionSpec& other = region->spec();
+    if (other.slot == spec.slot) {
+      throw Error("ERR_INVALID_ARGUMENT",
+                  "memory slot " + std::to_string(spec.slot) + " is in use: take another number");
+    }
+    if (spec.gpa < other.end() && other.gpa < spec.end()) {
+      throw Error("ERR_INVALID_ARGUMENT", "guest memory at " + hex(spec.gpa) + " overlaps slot " +
+                                              std::to_string(other.slot));
+    }
+  }
+  if (image != nullptr) {
+    const auto& covered = image->regions();
+    bool inside = std::any_of(covered.begin(), covered.end(), [&](const GpaRange& range) {
+      return spec.gpa >= range.gpa && spec.end() <= range.end();
+    });
+    if (!inside) {
+      throw Error("ERR_SNAPSHOT_FORMAT",
+                  "the image has no memory for the region at " + hex(spec.gpa));
+    }
+  }
+  auto region = std::make_unique<Region>(spec, image);
+  auto place = std::upper_bound(
+      regions_.begin(), regions_.end(), spec.gpa,
+      [](uint64_t gpa, const std::unique_ptr<Region>& other) { return gpa < other->spec().gpa; });
+  regions_.insert(place, std::move(region));
+}
+
+void GuestMemory::remove(uint32_t slot) {
+  std::unique_lock lock(mutex_);
+  Region* region = &find(slot);
+  std::erase_if(regions_, [&](const auto& other) { return other.get() == region; });
+}
+
+void GuestMemory::set_flags(uint32_t slot, uint32_t flags) {
+  std::unique_lock lock(mutex_);
+  find(slot).set_flags(flags);
+}
+
+std::vector<RegionSpec> GuestMemory::regions() const {
+  std::shared_lock lock(mutex_);
+  std::vector<RegionSpec> specs;
+  for (const auto& region : regions_) specs.push_back(region->spec());
+  return specs;
+}
+
+RegionSpec GuestMemory::region(uint32_t slot) const {
+  std::shared_lock lock(mutex_);
+  return find(slot).spec();
+}
+
+uint8_t* GuestMemory::host(uint32_t slot) const {
+  std::shared_lock lock(mutex_);
+  return find(slot).host();
+}
+
+void GuestMemory::read(uint64_t gpa, std::span<uint8_t> bytes) const {
+  std::shared_lock lock(mutex_);
+  size_t done = 0;
+  for (const Piece& piece : pieces(gpa, bytes.size())) {
+    piece.region->read(piece.offset, bytes.subspan(done, piece.length));
+    done += piece.length;
+  }
+}
+
+void GuestMemory::write(uint64_t gpa, std::span<const uint8_t> bytes) {
+  std::shared_lock lock(mutex_);
+  size_t done = 0;
+  for (const Piece& piece : pieces(gpa, bytes.size())) {
+    piece.region->write(piece.offset, bytes.subspan(done, piece.length));
+    done += piece.length;
+  }
+}
+
+std::shared_ptr<const Image> GuestMemory::freeze() {
+  std::unique_lock lock(mutex_);
+  std::vector<std::shared_ptr<const Image>> images;
+  for (const auto& region : regions_) images.push_back(region->freeze());
+  return images.size() == 1 ? images[0] : Image::joined(images);
+}
+
+void GuestMemory::take_host_writes(uint32_t slot, std::span<uint64_t> bitmap) {
+  std::shared_lock lock(mutex_);
+  find(slot).take_host_writes(bitmap);
+}
+
+std::vector<GuestMemory::Piece> GuestMemory::pieces(uint64_t gpa, uint64_t length) const {
+  std::vector<Piece> pieces;
+  uint64_t at = gpa, left = length;
+  for (const auto& region : regions_) {
+    const RegionSpec& spec = region->spec();
+    if (at < spec.gpa || at >= spec.end() || left == 0) continue;
+    uint64_t offset = at - spec.gpa;
+    uint64_t here = std::min(left, spec.size - offset);
+    pieces.push_back({region.get(), offset, here});
+    at += here;
+    left -= here;
+  }
+  if (left > 0) {
+    throw Error("ERR_GUEST_ADDRESS", "guest memory " + hex(gpa) + " + " + hex(length) +
+                                         " is not (wholly) RAM: see the machine's regions");
+  }
+  return pieces;
+}
+
+Region& GuestMemory::find(uint32_t slot) const {
+  for (const auto& region : regions_) {
+    if (region->spec().slot == slot) return *region;
+  }
+  throw Error("ERR_INVALID_ARGUMENT", "there is no memory slot " + std::to_string(slot));
+}
+
+}  // namespace kvmsnap

@@ -1,0 +1,206 @@
+#include "memory/image.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kvm/error.h"
+#include "memory/region_spec.h"
+
+namespace kvmsnap {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) { throw Error("ERR_SNAPSHOT_FORMAT", what); }
+
+void check_regions(const std::vector<GpaRange>& regions) {
+  for (size_t i = 0; i < regions.size(); i++) {
+    check_range(regions[i].gpa, regions[i].size);
+    if (i > 0 && regions[i - 1].end() > regions[i].gpa) {
+      refuse("memory regions overlap at " + hex(regions[i].gpa));
+    }
+  }
+}
+
+bool inside_a_region(const std::vector<GpaRange>& regions, const Extent& extent) {
+  return std::any_of(regions.begin(), regions.end(), [&](const GpaRange& region) {
+    return extent.gpa >= region.gpa && extent.end() <= region.end();
+  });
+}
+
+void map_fixed(uint8_t* host, uint64_t size, int flags, int fd, uint64_t offset) {
+  void* address =
+      ::mmap(host, size, PROT_READ | PROT_WRITE, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+             fd, static_cast<off_t>(offset));
+  if (address == MAP_FAILED) {
+    throw_system("mmap", errno == ENOMEM ? "raise vm.max_map_count, or flatten the snapshot" : "");
+  }
+}
+
+}  // namespace
+
+Image::Image(std::vector<GpaRange> regions, std::vector<std::shared_ptr<const BackingFile>> files,
+             std::vector<Extent> extents)
+    : regions_(std::move(regions)), files_(std::move(files)), extents_(std::move(extents)) {
+  std::sort(regions_.begin(), regions_.end(),
+            [](const GpaRange& a, const GpaRange& b) { return a.gpa < b.gpa; });
+  std::sort(extents_.begin(), extents_.end(),
+            [](const Extent& a, const Extent& b) { return a.gpa < b.gpa; });
+  check_regions(regions_);
+  for (size_t i = 0; i < extents_.size(); i++) {
+    const Extent& extent = extents_[i];
+    check_range(extent.gpa, extent.length);
+    std::string where = "the memory extent at " + hex(extent.gpa);
+    if (extent.file >= files_.size()) refuse(where + " names a file that is not there");
+    uint64_t file_size = files_[extent.file]->size();
+    if (!page_aligned(extent.offset) || extent.offset > file_size ||
+        extent.length > file_size - extent.offset) {
+      refuse(where + " is not wholly inside its file");
+    }
+    if (i > 0 && extents_[i - 1].end() > extent.gpa) refuse(where + " overlaps the one before it");
+    if (!inside_a_region(regions_, extent)) refuse(where + " is outside guest memory");
+  }
+}
+
+std::shared_ptr<const Image> Image::overlaid(std::shared_ptr<const BackingFile> file,
+                                             std::vector<Extent> over) const {
+  std::vector<std::shared_ptr<const BackingFile>> files = files_;
+  uint32_t number = static_cast<uint32_t>(files.size());
+  files.push_back(std::move(file));
+  std::sort(over.begin(), over.end(),
+            [](const Extent& a, const Extent& b) { return a.gpa < b.gpa; });
+
+  std::vector<Extent> result;
+  result.reserve(extents_.size() + 2 * over.size());
+  size_t next = 0;
+  for (Extent below : extents_) {
+    // Cut from `below` all that lies under an upper extent.
+    while (next < over.size() && over[next].end() <= below.gpa) next++;
+    for (size_t i = next; i < over.size() && over[i].gpa < below.end(); i++) {
+      if (over[i].gpa > below.gpa) {
+        Extent left = below;
+        left.length = over[i].gpa - below.gpa;
+        result.push_back(left);
+      }
+      uint64_t cut = std::min(over[i].end(), below.end()) - below.gpa;
+      below.gpa += cut;
+      below.offset += cut;
+      below.length -= cut;
+    }
+    if (below.length > 0) result.push_back(below);
+  }
+  for (Extent extent : over) {
+    extent.file = number;
+    result.push_back(extent);
+  }
+
+  // A file that is wholly covered would be kept open for nothing.
+  std::vector<uint32_t> renumbered(files.size(), UINT32_MAX);
+  std::vector<std::shared_ptr<const BackingFile>> used;
+  for (Extent& extent : result) {
+    uint32_t& index = renumbered[extent.file];
+    if (index == UINT32_MAX) {
+      index = static_cast<uint32_t>(used.size());
+      used.push_back(files[extent.file]);
+    }
+    extent.file = index;
+  }
+  return std::make_shared<const Image>(regions_, std::move(used), std::move(result));
+}
+
+std::shared_ptr<const Image> Image::clipped(const GpaRange& range) const {
+  std::vector<Extent> inside;
+  for (auto extent = extent_after(range.gpa); extent != extents_.end() && extent->gpa < range.end();
+       ++extent) {
+    Extent part = *extent;
+    uint64_t start = std::max(extent->gpa, range.gpa);
+    part.offset += start - extent->gpa;
+    part.gpa = start;
+    part.length = std::min(extent->end(), range.end()) - start;
+    inside.push_back(part);
+  }
+  return std::make_shared<const Image>(std::vector{range}, files_, std::move(inside));
+}
+
+std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const Image>> images) {
+  std::vector<GpaRange> regions;
+  std::vector<std::shared_ptr<const BackingFile>> files;
+  std::vector<Extent> extents;
+  for (const auto& image : images) {
+    uint32_t first_file = static_cast<uint32_t>(files.size());
+    regions.insert(regions.end(), image->regions_.begin(), image->regions_.end());
+    files.insert(files.end(), image->files_.begin(), image->files_.end());
+    for (Extent extent : image->extents_) {
+      extent.file += first_file;
+      extents.push_back(extent);
+    }
+  }
+  return std::make_shared<const Image>(std::move(regions), std::move(files), std::move(extents));
+}
+
+std::vector<Extent>::const_iterator Image::extent_after(uint64_t gpa) const {
+  return std::upper_bound(
+      extents_.begin(), extents_.end(), gpa,
+      [](uint64_t value, const Extent& extent) { return value < extent.end(); });
+}
+
+void Image::read(uint64_t gpa, std::span<uint8_t> bytes) const {
+  bool inside = std::any_of(regions_.begin(), regions_.end(), [&](const GpaRange& region) {
+    return gpa >= region.gpa && gpa <= region.end() && bytes.size() <= region.end() - gpa;
+  });
+  if (!inside) {
+    throw Error("ERR_GUEST_ADDRESS",
+                hex(gpa) + " + " + hex(bytes.size()) + " is not inside one region of the image");
+  }
+  uint64_t end = gpa + bytes.size();
+  uint64_t done = gpa;
+  for (auto extent = extent_after(gpa); extent != extents_.end() && extent->gpa < end; ++extent) {
+    uint64_t start = std::max(extent->gpa, gpa);
+    uint64_t stop = std::min(extent->end(), end);
+    std::memset(bytes.data() + (done - gpa), 0, start - done);
+    for (uint64_t at = start; at < stop;) {
+      ssize_t count = ::pread(files_[extent->file]->fd(), bytes.data() + (at - gpa), stop - at,
+                              static_cast<off_t>(extent->offset + (at - extent->gpa)));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) throw_system("pread");
+      if (count == 0) {
+        throw Error("ERR_SNAPSHOT_CORRUPT",
+                    "a memory file of the snapshot was cut short while it was in use");
+      }
+      at += static_cast<uint64_t>(count);
+    }
+    done = stop;
+  }
+  std::memset(bytes.data() + (done - gpa), 0, end - done);
+}
+
+void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
+  uint64_t end = gpa + size;
+  uint64_t done = gpa;
+  for (auto extent = extent_after(gpa); extent != extents_.end() && extent->gpa < end; ++extent) {
+    uint64_t start = std::max(extent->gpa, gpa);
+    uint64_t stop = std::min(extent->end(), end);
+    if (start > done) map_fixed(host + (done - gpa), start - done, MAP_ANONYMOUS, -1, 0);
+    map_fixed(host + (start - gpa), stop - start, 0, files_[extent->file]->fd(),
+              extent->offset + (start - extent->gpa));
+    done = stop;
+  }
+  if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
+}
+
+std::vector<GpaRange> Image::data_ranges() const {
+  std::vector<GpaRange> ranges;
+  for (const Extent& extent : extents_) {
+    const BackingFile& file = *files_[extent.file];
+    uint64_t file_end = extent.offset + extent.length;
+    uint64_t start, stop;
+    for (uint64_t at = extent.offset; file.next_data(at, file_end, &start, &stop); at = stop) {
+      ranges.push_back({extent.gpa + (start - extent.offset), stop - start});
+    }
+  }
+  return ranges;
+}
+
+}  // namespace kvmsnap

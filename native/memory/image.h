@@ -1,0 +1,70 @@
+// An image: immutable guest memory, as extents of files. What no extent covers is zeros.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "memory/backing_file.h"
+
+namespace kvmsnap {
+
+/// `length` bytes of guest memory at `gpa` are those at `offset` of file number `file`.
+struct Extent {
+  uint32_t file = 0;
+  uint64_t gpa = 0;
+  uint64_t length = 0;
+  uint64_t offset = 0;
+
+  uint64_t end() const { return gpa + length; }
+};
+
+/// A range of guest physical addresses, in bytes.
+struct GpaRange {
+  uint64_t gpa = 0;
+  uint64_t size = 0;
+
+  uint64_t end() const { return gpa + size; }
+};
+
+class Image {
+ public:
+  /// Checks everything: alignment, extents inside regions and files, no overlaps. Sorts by gpa.
+  /// Throws ERR_SNAPSHOT_FORMAT.
+  Image(std::vector<GpaRange> regions, std::vector<std::shared_ptr<const BackingFile>> files,
+        std::vector<Extent> extents);
+
+  const std::vector<GpaRange>& regions() const { return regions_; }
+  const std::vector<Extent>& extents() const { return extents_; }
+
+  /// A new image: this one with `extents` of `file` laid over it.
+  std::shared_ptr<const Image> overlaid(std::shared_ptr<const BackingFile> file,
+                                        std::vector<Extent> extents) const;
+
+  /// The part of it in `range`, which must be inside one region.
+  std::shared_ptr<const Image> clipped(const GpaRange& range) const;
+  /// One image of several, which have no region in common.
+  static std::shared_ptr<const Image> joined(std::span<const std::shared_ptr<const Image>> images);
+
+  /// Copies, without mapping: a file that was cut short under us gives ERR_SNAPSHOT_CORRUPT.
+  /// Throws ERR_GUEST_ADDRESS outside the regions.
+  void read(uint64_t gpa, std::span<uint8_t> bytes) const;
+
+  /// Maps [gpa, gpa + size) copy-on-write over the host addresses at `host`, which must be
+  /// reserved. One mmap for each extent and each gap. No page is read.
+  void map(uint64_t gpa, uint64_t size, uint8_t* host) const;
+
+  /// The ranges that may have content: extents less the holes of their files.
+  std::vector<GpaRange> data_ranges() const;
+
+ private:
+  /// The first extent that ends after `gpa`.
+  std::vector<Extent>::const_iterator extent_after(uint64_t gpa) const;
+
+  std::vector<GpaRange> regions_;
+  std::vector<std::shared_ptr<const BackingFile>> files_;
+  std::vector<Extent> extents_;
+};
+
+}  // namespace kvmsnap

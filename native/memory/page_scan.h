@@ -1,0 +1,22 @@
+// Which pages of a private mapping are the process's own: written since it was mapped.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace kvmsnap {
+
+/// A run of host addresses, page-aligned.
+struct HostRun {
+  uint64_t start = 0;
+  uint64_t end = 0;
+};
+
+/// The anonymous pages in [host, host + size), in order, as maximal runs. Pages that were only read
+/// are the file's, or the kernel's zero page, and are not among them.
+///
+/// PAGEMAP_SCAN (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) where there is one, else
+/// /proc/self/pagemap, whose bit 61 cannot tell the zero page: it may give clean pages too.
+std::vector<HostRun> scan_private_pages(const uint8_t* host, uint64_t size);
+
+}  // namespace kvmsnap

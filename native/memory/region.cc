@@ -1,0 +1,126 @@
+#include "memory/region.h"
+
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "kvm/error.h"
+#include "memory/page_scan.h"
+
+namespace kvmsnap {
+
+namespace {
+
+// Each run that is mapped anew costs 1 to 2 µs and a mapping of the process's 65530
+// (vm.max_map_count). Beyond this the pages stay where they are: they are found again at the next
+// freeze, which costs a second copy but no correctness.
+constexpr size_t kMostRemaps = 256;
+
+void write_all(int fd, const uint8_t* bytes, uint64_t length, uint64_t offset) {
+  while (length > 0) {
+    ssize_t count = ::pwrite(fd, bytes, length, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_system("pwrite", "writing a memory layer");
+    bytes += count;
+    length -= static_cast<uint64_t>(count);
+    offset += static_cast<uint64_t>(count);
+  }
+}
+
+using Transfer = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long,
+                             unsigned long);
+
+void transfer_all(Transfer transfer, const char* name, uint8_t* local, uint8_t* guest,
+                  size_t length) {
+  for (size_t done = 0; done < length;) {
+    iovec here = {local + done, length - done};
+    iovec there = {guest + done, length - done};
+    ssize_t count = transfer(::getpid(), &here, 1, &there, 1, 0);
+    if (count < 0 && errno == EFAULT) {
+      throw Error("ERR_SNAPSHOT_CORRUPT",
+                  "a memory file of the snapshot was cut short while a machine ran on it");
+    }
+    if (count <= 0) throw_system(name);
+    done += static_cast<size_t>(count);
+  }
+}
+
+}  // namespace
+
+Region::Region(const RegionSpec& spec, const Image* image)
+    : spec_(spec),
+      range_(spec.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1),
+      host_writes_(spec.size / kPageSize / 64 + 1) {
+  if (image != nullptr) {
+    image_ = image->clipped({spec.gpa, spec.size});
+    image_->map(spec.gpa, spec.size, range_.get());
+    return;
+  }
+  auto file = BackingFile::create_memfd("kvmsnap-ram", spec.size);
+  void* address = ::mmap(range_.get(), spec.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                         file->fd(), 0);
+  if (address == MAP_FAILED) throw_system("mmap");
+  cold_ = std::move(file);
+}
+
+std::shared_ptr<const Image> Region::freeze() {
+  return cold_ != nullptr ? freeze_cold() : freeze_private();
+}
+
+std::shared_ptr<const Image> Region::freeze_cold() {
+  std::vector<Extent> whole = {{.file = 0, .gpa = spec_.gpa, .length = spec_.size, .offset = 0}};
+  auto image = std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
+                                             std::vector{cold_}, std::move(whole));
+  image->map(spec_.gpa, spec_.size, range_.get());
+  cold_->seal();
+  cold_ = nullptr;
+  image_ = std::move(image);
+  return image_;
+}
+
+std::shared_ptr<const Image> Region::freeze_private() {
+  std::vector<HostRun> runs = scan_private_pages(range_.get(), spec_.size);
+  if (runs.empty()) return image_;
+  auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
+  uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
+  std::vector<Extent> extents;
+  extents.reserve(runs.size());
+  for (const HostRun& run : runs) {
+    uint64_t offset = run.start - base;
+    write_all(layer->fd(), range_.get() + offset, run.end - run.start, offset);
+    extents.push_back(
+        {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
+  }
+  layer->seal();
+  image_ = image_->overlaid(layer, std::move(extents));
+  if (runs.size() <= kMostRemaps) {
+    for (const HostRun& run : runs) {
+      uint64_t offset = run.start - base;
+      image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
+    }
+  }
+  return image_;
+}
+
+void Region::read(uint64_t offset, std::span<uint8_t> bytes) const {
+  transfer_all(::process_vm_readv, "process_vm_readv", bytes.data(), range_.get() + offset,
+               bytes.size());
+}
+
+void Region::write(uint64_t offset, std::span<const uint8_t> bytes) {
+  if (bytes.empty()) return;
+  transfer_all(::process_vm_writev, "process_vm_writev", const_cast<uint8_t*>(bytes.data()),
+               range_.get() + offset, bytes.size());
+  uint64_t last = (offset + bytes.size() - 1) / kPageSize;
+  for (uint64_t page = offset / kPageSize; page <= last; page++) {
+    host_writes_[page / 64].fetch_or(uint64_t{1} << page % 64, std::memory_order_relaxed);
+  }
+}
+
+void Region::take_host_writes(std::span<uint64_t> bitmap) {
+  for (size_t word = 0; word < bitmap.size() && word < host_writes_.size(); word++) {
+    bitmap[word] |= host_writes_[word].exchange(0, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace kvmsnap

@@ -1,0 +1,55 @@
+// One region of guest RAM: a reserved range of host addresses that never moves, and what is mapped
+// under it. KVM follows a change of the mapping by itself (MMU notifiers).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kvm/mapping.h"
+#include "memory/image.h"
+#include "memory/region_spec.h"
+
+namespace kvmsnap {
+
+class Region {
+ public:
+  /// Zeros (a fresh memfd, mapped shared), or the part of `image` that covers it, copy-on-write.
+  Region(const RegionSpec& spec, const Image* image);
+
+  const RegionSpec& spec() const { return spec_; }
+  void set_flags(uint32_t flags) { spec_.flags = flags; }
+  uint8_t* host() const { return range_.get(); }
+
+  /// Makes what it holds now immutable and goes on copy-on-write from there. The caller sees to it
+  /// that nobody writes meanwhile. On an exception nothing has changed.
+  ///
+  /// The first time nothing is copied: the memfd becomes the image. Later the pages written since
+  /// are copied, once, into a layer over it.
+  std::shared_ptr<const Image> freeze();
+
+  /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
+  /// whose file was cut short under us is an error, not a SIGBUS.
+  void read(uint64_t offset, std::span<uint8_t> bytes) const;
+  void write(uint64_t offset, std::span<const uint8_t> bytes);
+
+  /// ORs the pages that `write` touched since the last call into `bitmap`, and forgets them. KVM's
+  /// dirty log does not see those writes.
+  void take_host_writes(std::span<uint64_t> bitmap);
+
+ private:
+  std::shared_ptr<const Image> freeze_cold();
+  std::shared_ptr<const Image> freeze_private();
+
+  RegionSpec spec_;
+  Mapping range_;
+  /// What is mapped shared while no image lies below.
+  std::shared_ptr<const BackingFile> cold_;
+  /// What is mapped copy-on-write otherwise.
+  std::shared_ptr<const Image> image_;
+  std::vector<std::atomic<uint64_t>> host_writes_;
+};
+
+}  // namespace kvmsnap
