@@ -1,0 +1,22 @@
+// A running SHA-256, supplied from outside: the addon has Node's OpenSSL, tests have their own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace kvmsnap {
+
+using Sha256 = std::array<uint8_t, 32>;
+
+class Digest {
+ public:
+  virtual ~Digest() = default;
+  virtual void update(std::span<const uint8_t> bytes) = 0;
+  virtual Sha256 finish() = 0;
+};
+
+using DigestFactory = std::unique_ptr<Digest> (*)();
+
+}  // namespace kvmsnap

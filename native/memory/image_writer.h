@@ -1,0 +1,60 @@
+// Writes an image's content to files, with checksums, on threads of its own beside a running guest.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kvm/fd.h"
+#include "memory/digest.h"
+#include "memory/image.h"
+#include "memory/image_layout.h"
+
+namespace kvmsnap {
+
+/// Bytes that one CRC-32C covers. Also what is read, hashed and written at a time: it stays in the
+/// core's L2 cache between the three.
+constexpr uint64_t kChunk = 1 << 20;
+
+struct WrittenPart {
+  Sha256 sha256;
+  uint64_t size = 0;
+  /// Of each kChunk bytes in turn; the last may be short.
+  std::vector<uint32_t> crc32c;
+};
+
+/// Cancellation and progress of a long piece of work, shared between threads.
+struct WorkControl {
+  std::atomic<bool> cancelled = false;
+  std::atomic<uint64_t> done_bytes = 0;
+};
+
+class ImageWriter {
+ public:
+  /// `files` are empty, writable, and as many as the layout has parts.
+  ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout, std::vector<UniqueFd> files,
+              DigestFactory make_digest);
+
+  const ImageLayout& layout() const { return layout_; }
+  uint64_t total_bytes() const;
+
+  /// Blocks until all parts are written: as many at a time as there are processors. Pages of zeros
+  /// become holes. `durable` waits for the disk (fdatasync). Throws ERR_ABORTED when cancelled,
+  /// ERR_SYSTEM with the errno when a file cannot be written.
+  std::vector<WrittenPart> run(bool durable, WorkControl& control);
+
+ private:
+  WrittenPart write_part(size_t part, bool durable, WorkControl& control);
+
+  std::shared_ptr<const Image> image_;
+  ImageLayout layout_;
+  std::vector<UniqueFd> files_;
+  DigestFactory make_digest_;
+};
+
+/// Digests a file the way ImageWriter does what it writes.
+WrittenPart digest_file(int fd, uint64_t chunk, DigestFactory make_digest, WorkControl& control);
+
+}  // namespace kvmsnap
