@@ -34,17 +34,21 @@ class Cmos final : public ByteWideDevice {
  private:
   bool held() const;
   RtcFormat format() const;
-  /// The clock's time, in microseconds since 1970.
-  int64_t clock_us();
+  /// The host's time, in microseconds since 1970.
+  int64_t host_us();
   uint8_t read_address(uint8_t address);
   void write_address(uint8_t address, uint8_t value);
   uint8_t read_register_a();
   uint8_t read_register_c();
+  /// Writes registers A and B, which together hold the clock or let it run.
   void write_control(uint8_t register_a, uint8_t register_b);
+  uint8_t read_time(size_t field);
   void write_time(size_t field, uint8_t value);
-  RtcFields running_time(int64_t now_us) const;
-  void set_time(const RtcFields& fields, int64_t host_us, int64_t fraction_us);
-  void latch_flags(int64_t now_us);
+  RtcBytes running_time(int64_t clock_us) const;
+  /// Lets the clock run on from `shown`, `fraction_us` into that second.
+  void start(const RtcBytes& shown, int64_t host_us, int64_t fraction_us);
+  /// Brings register C up to `clock_us`.
+  void latch_flags(int64_t clock_us);
 
   State state_;
   WallClock& clock_;

@@ -38,7 +38,8 @@ RtcFields fields_of(int64_t seconds);
 /// Seconds since 1970. A day past the month's end is the month's last. Ignores `weekday`.
 int64_t seconds_of(const RtcFields& fields);
 
-/// Whether the alarm registers match at a time of day.
-bool alarm_matches(const std::array<uint8_t, 3>& alarm, const RtcFields& time, RtcFormat format);
+/// Whether the alarm registers (seconds, minutes, hours) match the time of day at `seconds` since
+/// 1970.
+bool alarm_matches(const std::array<uint8_t, 3>& alarm, int64_t seconds, RtcFormat format);
 
 }  // namespace kvmsnap

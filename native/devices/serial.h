@@ -41,10 +41,12 @@ class Serial final : public ByteWideDevice {
   bool fifo_enabled() const;
   bool loopback() const;
   size_t rx_capacity() const;
-  /// IIR[3:0] of the pending interrupt of highest priority.
-  uint8_t interrupt_id() const;
+  /// IIR[3:0] of the pending interrupt of highest priority among those `enabled` as in IER.
+  uint8_t interrupt_id(uint8_t enabled) const;
   /// The INTR pin behind the gate that OUT2 opens.
   bool interrupt_line() const;
+  /// The same, were the interrupts of these IER bits not pending.
+  bool interrupt_line_without(uint8_t sources) const;
   /// Signals an edge when the line rises above its level before a change.
   void signal_rise(bool was_high);
 
