@@ -31,10 +31,11 @@ wrong\n:
         jmp     wrong
         .endm
         .macro  exit_with code
-9:      movl    $\code, %eax
+.Lexit\@:
+        movl    $\code, %eax
         movl    $GUEST_PORT_EXIT, %edx
         outb    %al, %dx
-        jmp     9b
+        jmp     .Lexit\@
         .endm
 
         .code32

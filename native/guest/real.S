@@ -47,10 +47,11 @@ wrong\n:
         jmp     wrong
         .endm
         .macro  exit_with code
-9:      movb    $\code, %al
+.Lexit\@:
+        movb    $\code, %al
         movw    $GUEST_PORT_EXIT, %dx
         outb    %al, %dx
-        jmp     9b
+        jmp     .Lexit\@
         .endm
 
         .code16
