@@ -10,6 +10,7 @@
 
 #include "kvm/error.h"
 #include "memory/crc32c.h"
+#include "memory/file_io.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -25,17 +26,6 @@ void check_cancelled(const WorkControl& control) {
 bool all_zero(const uint8_t* page) {
   // A page whose first byte equals all that follow it, and is zero.
   return page[0] == 0 && std::memcmp(page, page + 1, kPageSize - 1) == 0;
-}
-
-void write_all(int fd, const uint8_t* bytes, size_t length, uint64_t offset) {
-  while (length > 0) {
-    ssize_t count = ::pwrite(fd, bytes, length, static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_system("pwrite", errno == ENOSPC ? "free space, then try again" : "");
-    bytes += count;
-    length -= static_cast<size_t>(count);
-    offset += static_cast<uint64_t>(count);
-  }
 }
 
 // Writes the pages that are not zero, in runs as long as they come.

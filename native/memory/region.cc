@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "kvm/error.h"
+#include "memory/file_io.h"
 #include "memory/page_scan.h"
 
 namespace kvmsnap {
@@ -15,17 +16,6 @@ namespace {
 // (vm.max_map_count). Beyond this the pages stay where they are: they are found again at the next
 // freeze, which costs a second copy but no correctness.
 constexpr size_t kMostRemaps = 256;
-
-void write_all(int fd, const uint8_t* bytes, uint64_t length, uint64_t offset) {
-  while (length > 0) {
-    ssize_t count = ::pwrite(fd, bytes, length, static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_system("pwrite", "writing a memory layer");
-    bytes += count;
-    length -= static_cast<uint64_t>(count);
-    offset += static_cast<uint64_t>(count);
-  }
-}
 
 using Transfer = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long,
                              unsigned long);

@@ -1,0 +1,25 @@
+// Getting a vCPU thread out of KVM_RUN. docs/threads.md numbers the races and says why none is lost.
+#pragma once
+
+#include <pthread.h>
+
+#include "kvm/uapi.h"
+
+namespace kvmsnap {
+
+/// Blocks every signal on the calling thread but the kick, and installs the kick's handler once for
+/// the process: a real-time signal that nobody else has a handler for, whose handler does nothing.
+void prepare_vcpu_thread();
+
+/// Makes the thread's current or next KVM_RUN return EINTR. The reason must be visible to the thread
+/// before this is called.
+void kick(pthread_t thread, kvm_run& run);
+
+/// Called by the vCPU thread after EINTR, before it looks for the reason: a kick that comes later
+/// sets it again, one that came earlier has its reason visible.
+void clear_kick(kvm_run& run);
+
+/// Makes the calling thread's next KVM_RUN return EINTR.
+void kick_self(kvm_run& run);
+
+}  // namespace kvmsnap

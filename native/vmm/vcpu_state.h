@@ -1,0 +1,76 @@
+// A vCPU's whole state, as the kernel's structs by the kernel's names.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "kvm/uapi.h"
+#include "kvm/vcpu_fd.h"
+
+namespace kvmsnap {
+
+/// One kernel struct of a vCPU. The names are those of the snapshot format.
+enum class VcpuSection : uint8_t {
+  Cpuid2,
+  Sregs2,
+  Regs,
+  Xsave2,
+  Xcrs,
+  Debugregs,
+  Msrs,
+  Lapic,
+  VcpuEvents,
+  MpState,
+};
+constexpr size_t kVcpuSections = 10;
+constexpr std::array<const char*, kVcpuSections> kVcpuSectionNames = {
+    "cpuid2",    "sregs2", "regs",  "xsave2",      "xcrs",
+    "debugregs", "msrs",   "lapic", "vcpu_events", "mp_state"};
+
+struct VcpuState {
+  /// By section; empty where the machine has none (the LAPIC, without an in-kernel irqchip).
+  std::array<std::vector<uint8_t>, kVcpuSections> sections;
+  /// 0: not known.
+  uint32_t tsc_khz = 0;
+
+  std::vector<uint8_t>& operator[](VcpuSection section) {
+    return sections[static_cast<size_t>(section)];
+  }
+  const std::vector<uint8_t>& operator[](VcpuSection section) const {
+    return sections[static_cast<size_t>(section)];
+  }
+};
+
+std::optional<VcpuSection> vcpu_section_by_name(std::string_view name);
+
+/// A vCPU that does not run: what is between its ioctls and the state above.
+class VcpuRegisters {
+ public:
+  /// `cpuid` is set at once: what other state KVM accepts depends on it.
+  VcpuRegisters(const VcpuFd& fd, bool irqchip, std::vector<uint8_t> cpuid);
+
+  std::vector<uint8_t> get(VcpuSection section) const;
+  /// Throws ERR_INVALID_ARGUMENT for a wrong length, ERR_MSR naming the MSR that KVM refused.
+  void set(VcpuSection section, std::span<const uint8_t> bytes);
+  std::vector<uint8_t> get_msrs(std::span<const uint32_t> indices) const;
+
+  VcpuState save() const;
+  /// In the one order that works; see the comments inside.
+  void load(const VcpuState& state);
+
+ private:
+  void set_cpuid(std::span<const uint8_t> bytes);
+  void set_msrs(std::span<const uint8_t> bytes);
+  bool expired_one_shot(const kvm_lapic_state& lapic) const;
+
+  const VcpuFd& fd_;
+  bool irqchip_;
+  /// What KVM has, so that setting the same again (KVM refuses it after the first run on some
+  /// kernels) is left out.
+  std::vector<uint8_t> cpuid_;
+};
+
+}  // namespace kvmsnap
