@@ -56,7 +56,7 @@ arrived:
         jmp     4b
 
 // Real mode at TRAMPOLINE >> 4 : 0. A second start-up IPI finds the vCPU running and is lost.
-        .section .trampoline, "awx"
+        .section .trampoline, "ax"             // written too: a guest page, whatever ELF says
         .code16
         cli
         movw    %cs, %ax
