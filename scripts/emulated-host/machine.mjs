@@ -1,11 +1,12 @@
 // One emulated host: starts QEMU, passes on what the job prints, and says how it ended.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import { hasCommand } from './packages.mjs';
 import { PORTS, qemuArguments } from './qemu.mjs';
 
@@ -31,12 +32,11 @@ function spawnQemu(args) {
     : spawn(QEMU, args, options);
 }
 
-const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 // Asks the inner kernel over its serial line what it is doing (Documentation/admin-guide/sysrq.rst):
-// a break, then a command key. The answers go to the serial log. Order: the log's tail is shown, so
-// that what tells most comes last.
-async function dumpTasks(monitor, serial) {
+// a break, then a command key (9: print everything; t: all tasks; w: blocked tasks; l: what the CPU
+// is doing). The answers go to the serial log. A kernel that hangs with interrupts off does not
+// answer: an NMI makes it panic where it stands, with a backtrace.
+async function dumpTasks(monitor, serial, serialLog) {
   if (!monitor || !serial) return;
   const qmp = (execute, args) =>
     monitor.write(`${JSON.stringify({ execute, ...(args && { arguments: args }) })}\n`);
@@ -46,6 +46,10 @@ async function dumpTasks(monitor, serial) {
     await delay(100);
     serial.write(key);
     await delay(500);
+  }
+  if (!readFileSync(serialLog, 'utf8').includes('task:')) {
+    qmp('inject-nmi');
+    await delay(2000);
   }
 }
 
@@ -58,11 +62,11 @@ async function dumpTasks(monitor, serial) {
  * - `{ kind: 'aborted' }`: `signal` fired; QEMU was killed
  * each with `bootMs`, `totalMs`, `qemuOutput`.
  *
- * @param machine what {@link qemuArguments} takes, less the sockets
+ * @param machine `serialLog`, a path, and what {@link qemuArguments} takes, less the sockets
  * @param limits `{ timeoutMs, signal }`
  * @param sink `{ stdout(chunk), stderr(chunk), ready(ms) }`
  */
-export async function runMachine(machine, { timeoutMs, signal }, sink) {
+export async function runMachine({ serialLog, ...machine }, { timeoutMs, signal }, sink) {
   const runtime = mkdtempSync(join(tmpdir(), 'kvmsnap-host-'));
   const names = [...PORTS, 'serial', 'monitor'];
   const sockets = Object.fromEntries(names.map((name) => [name, join(runtime, name)]));
@@ -88,7 +92,7 @@ export async function runMachine(machine, { timeoutMs, signal }, sink) {
   const onTimeout = async (limit) => {
     if (outcome) return;
     conclude({ kind: 'timeout', limit });
-    await dumpTasks(connected.monitor, connected.serial);
+    await dumpTasks(connected.monitor, connected.serial, serialLog);
     qemu.kill('SIGKILL');
   };
   const onControl = (line) => {
@@ -109,6 +113,7 @@ export async function runMachine(machine, { timeoutMs, signal }, sink) {
   let bootTimer;
 
   try {
+    writeFileSync(serialLog, '');
     for (const name of names) channels[name] = await listenForQemu(sockets[name]);
     signal?.throwIfAborted();
     qemu = spawnQemu(qemuArguments({ ...machine, sockets }));
@@ -125,6 +130,8 @@ export async function runMachine(machine, { timeoutMs, signal }, sink) {
       socket.on('error', () => {});
       if (name === 'control') createInterface({ input: socket }).on('line', onControl);
       else if (PORTS.includes(name)) socket.on('data', (chunk) => sink[name](chunk));
+      // Written here: with logfile=, QEMU logs a character again each time it has to retry it.
+      else if (name === 'serial') socket.on('data', (chunk) => appendFileSync(serialLog, chunk));
       else socket.resume();
       await new Promise((resolve) => socket.once('close', resolve));
     });
@@ -133,7 +140,7 @@ export async function runMachine(machine, { timeoutMs, signal }, sink) {
       qemu.once('close', (code, by) => resolve(by ? `killed by ${by}` : `exit status ${code}`));
     });
     // What QEMU wrote last may still be on its way to us.
-    await Promise.race([Promise.all(drained), delay(2000)]);
+    await Promise.race([Promise.all(drained), delay(2000, undefined, { ref: false })]);
     conclude({ kind: 'died', reason: `QEMU ended (${ended})` });
   } catch (error) {
     if (error.name !== 'AbortError') throw error;

@@ -10,7 +10,8 @@ const KERNEL_PARAMETERS = [
   'nokaslr',
   'tsc=reliable',
   'cryptomgr.notests',
-  'sysrq_always_enabled', // for the report on a hang
+  'sysrq_always_enabled', // for the report on a hang,
+  'unknown_nmi_panic', // and for one with interrupts off
 ];
 
 // QEMU reads a comma in an option's value as the next option, unless it is doubled.
@@ -19,7 +20,7 @@ const escapeComma = (path) => path.replaceAll(',', ',,');
 /** Ports of the virtio console: the n-th here is /dev/vport0p<n> inside. */
 export const PORTS = ['stdout', 'stderr', 'control'];
 
-export function qemuArguments({ vmlinux, initramfs, memoryMiB, share, sockets, serialLog }) {
+export function qemuArguments({ vmlinux, initramfs, memoryMiB, share, sockets }) {
   const socket = (name) => `socket,id=${name},path=${escapeComma(sockets[name])}`;
   const fileSystem = (tag, path, options) => [
     '-virtfs',
@@ -30,8 +31,7 @@ export function qemuArguments({ vmlinux, initramfs, memoryMiB, share, sockets, s
     ...['-M', 'q35', '-cpu', 'EPYC,+svm,+npt'],
     ...['-nodefaults', '-display', 'none', '-no-reboot'],
     ...['-kernel', vmlinux, '-initrd', initramfs, '-append', KERNEL_PARAMETERS.join(' ')],
-    ...['-chardev', `${socket('serial')},logfile=${escapeComma(serialLog)}`],
-    ...['-serial', 'chardev:serial'],
+    ...['-chardev', socket('serial'), '-serial', 'chardev:serial'],
     ...['-chardev', socket('monitor'), '-mon', 'chardev=monitor,mode=control'],
     ...['-device', 'virtio-serial-pci'],
     ...PORTS.flatMap((name, index) => [

@@ -2,8 +2,11 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
+import { describeTasks } from './tasks.mjs';
 
 const TAIL_LINES = 60;
+// After a timeout it is the kernel's answer to our questions, and the processes say more.
+const TAIL_LINES_TIMEOUT = 20;
 
 export const EXIT_TIMEOUT = 124;
 export const EXIT_HOST_FAILED = 125;
@@ -37,12 +40,18 @@ function readLog(path) {
   return existsSync(path) ? readFileSync(path, 'utf8').replaceAll('\r', '') : '';
 }
 
+// The EPYC model has features that QEMU does not emulate; it says so at every start.
+function qemuMessages(output) {
+  const lines = output.trimEnd().split('\n');
+  return lines.filter((line) => !line.includes("TCG doesn't support requested feature"));
+}
+
 function reasonOf(result, log, timeoutMs) {
   switch (result.kind) {
     case 'timeout':
       return result.limit === 'boot'
         ? 'the emulated host did not come up in time'
-        : `the job was still running after ${timeoutMs / 1000} s and was killed; the kernel's tasks at that moment are in the log`;
+        : `the job was still running after ${timeoutMs / 1000} s and was killed`;
     case 'failed':
       return `the emulated host could not be made ready: ${result.reason}`;
     default: {
@@ -56,13 +65,15 @@ function reasonOf(result, log, timeoutMs) {
 export function failureReport(result, { serialLog, timeoutMs }) {
   if (result.kind === 'exited' || result.kind === 'aborted') return [];
   const log = readLog(serialLog);
-  const tail = log.trimEnd().split('\n').slice(-TAIL_LINES);
+  const tailLines = result.kind === 'timeout' ? TAIL_LINES_TIMEOUT : TAIL_LINES;
+  const tail = log.trimEnd().split('\n').slice(-tailLines);
   const section = (title, lines) =>
     lines.some((line) => line.trim() !== '') ? [`--- ${title}`, ...lines] : [];
   return [
     `FAILED: ${reasonOf(result, log, timeoutMs)}`,
-    ...section('what QEMU said', result.qemuOutput.trimEnd().split('\n').slice(-TAIL_LINES)),
-    ...section(`last lines of the serial log`, tail),
+    ...section('what QEMU said', qemuMessages(result.qemuOutput)),
+    ...section('last lines of the serial log', tail),
+    ...section('processes inside when time was up', describeTasks(log)),
     `--- whole serial log: ${serialLog}`,
   ];
 }

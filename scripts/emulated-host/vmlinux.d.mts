@@ -1,0 +1,2 @@
+/** The ELF vmlinux inside a bzImage. */
+export function carveVmlinux(bzImage: Buffer): Buffer;
