@@ -1,0 +1,347 @@
+/**
+ * Writing a snapshot. Memory parts and small blobs are written in a workspace inside the store, then
+ * under the lock: blobs are renamed into place, and `index.json` is replaced by rename. That rename
+ * is the commit: before it the store is as it was, after it the snapshot is there whole.
+ */
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { lstat, rename, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KvmsnapError, requireArgument } from '../errors.js';
+import type { NativeImageWritten, RawMachineState } from '../native/binding.js';
+import { type BlobRef, blobDirectory, blobPath, requireBlobDirectories, sha256 } from './blobs.js';
+import {
+  encodeConfig,
+  type MachineDescription,
+  memoryRegions,
+  type SnapshotConfig,
+  type SnapshotConfigInput,
+} from './config.js';
+import { errnoCode, missingError, storeError } from './failures.js';
+import {
+  ANNOTATION_CREATED,
+  ARTIFACT_TYPE,
+  type Descriptor,
+  isTag,
+  LIMITS,
+  type Manifest,
+  MEDIA_TYPE_CONFIG,
+  MEDIA_TYPE_MEMORY,
+  MEDIA_TYPE_MEMORY_INDEX,
+  MEDIA_TYPE_OCI_MANIFEST,
+  MEDIA_TYPE_STATE,
+} from './format.js';
+import { readIndex } from './index-file.js';
+import { readParts } from './load.js';
+import { withLock } from './lock.js';
+import { encodeMemoryIndex, type ZeroExtent } from './memory-index.js';
+import { product } from './product.js';
+import { encodeState } from './state.js';
+import { prepareIndex, taggedAs, withEntry } from './update.js';
+import { syncDirectory, Workspace } from './workspace.js';
+
+/** The memory of a new snapshot: what `NativeImage.write` gave, or one layer of it. */
+export interface MemoryWritten extends NativeImageWritten {
+  /** Must be those of the machine description; checked when given. */
+  regions?: { gpa: bigint; size: number }[];
+  /** Pages that became zero since the parent. Not in `extents`. */
+  zeros?: ZeroExtent[];
+}
+
+export interface CommitInput {
+  /** Without a tag the snapshot is found by its digest. A tag in use moves to the new snapshot. */
+  tag?: string;
+  config: SnapshotConfigInput;
+  state: RawMachineState;
+  memory: MemoryWritten;
+  /** `memory` then holds only what changed since that snapshot, which must be in this store. */
+  parentDigest?: string;
+  signal?: AbortSignal;
+}
+
+export interface CommittedSnapshot {
+  digest: string;
+  tag?: string;
+  /** Bytes written, memory parts included. */
+  bytes: number;
+  config: SnapshotConfig;
+}
+
+interface PendingBlob {
+  path: string;
+  ref: BlobRef;
+}
+
+export class SnapshotWriter implements AsyncDisposable {
+  readonly #workspace: Workspace;
+  readonly #durable: boolean;
+  readonly #parts: { fd: number; path: string }[] = [];
+  #status: 'open' | 'committing' | 'done' = 'open';
+
+  /** `SnapshotStore.begin` makes one. */
+  constructor(store: string, durable: boolean) {
+    try {
+      requireBlobDirectories(store);
+      this.#workspace = new Workspace(store);
+    } catch (cause) {
+      throw storeError(`writing to the store ${store}`, cause);
+    }
+    this.#durable = durable;
+  }
+
+  /** Fsync blobs and names, so that the snapshot survives a crash of the system. */
+  get durable(): boolean {
+    return this.#durable;
+  }
+
+  /**
+   * Makes `count` empty files for memory parts and gives their descriptors, open for reading and
+   * writing. They are the writer's: `commit` and `abort` close them. `ERR_STORE`.
+   */
+  openParts(count: number): number[] {
+    this.#requireOpen();
+    requireArgument(
+      Number.isInteger(count) && count >= 0 && count <= LIMITS.memoryParts,
+      `a snapshot has 0 to ${LIMITS.memoryParts} memory parts: write larger parts`,
+    );
+    const first = this.#parts.length;
+    try {
+      for (let i = first; i < first + count; i++) {
+        const path = this.#workspace.file(`part-${i}`);
+        this.#parts.push({ path, fd: openSync(path, 'wx+', 0o600) });
+      }
+    } catch (cause) {
+      throw storeError('creating files for memory', cause);
+    }
+    return this.#parts.slice(first).map(({ fd }) => fd);
+  }
+
+  /**
+   * Puts the snapshot into the store, whole or not at all. Also ends the writer: on an error the
+   * store is as it was and every temporary file is gone.
+   *
+   * `ERR_INVALID_ARGUMENT`: what was given cannot be a snapshot. `ERR_SNAPSHOT_MISSING`: the parent
+   * is not there. `ERR_STORE`: a system call failed. `ERR_ABORTED`: the signal fired in time.
+   */
+  async commit(input: CommitInput): Promise<CommittedSnapshot> {
+    this.#requireOpen();
+    this.#status = 'committing';
+    try {
+      return await this.#commit(input);
+    } catch (cause) {
+      throw storeError('committing the snapshot', cause);
+    } finally {
+      await this.#end();
+    }
+  }
+
+  /** Drops everything written. Idempotent, and harmless after `commit`. */
+  async abort(): Promise<void> {
+    if (this.#status === 'open') await this.#end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.abort();
+  }
+
+  async #commit(input: CommitInput): Promise<CommittedSnapshot> {
+    const { tag, signal } = input;
+    requireArgument(
+      tag === undefined || isTag(tag),
+      `${JSON.stringify(tag)} is no tag: letters and digits, with - . _ between them, at most 128`,
+    );
+    throwIfAborted(signal);
+    const parent = input.parentDigest ?? null;
+    const { config, bytes } = encodeConfig(input.config, product(), parent);
+    const inherited = parent === null ? [] : this.#inherit(parent, config.machine);
+
+    const parts = this.#checkParts(input.memory);
+    const small = [
+      await this.#writeBlob(MEDIA_TYPE_CONFIG, bytes),
+      await this.#writeBlob(MEDIA_TYPE_STATE, encodeState(input.state)),
+      await this.#writeBlob(MEDIA_TYPE_MEMORY_INDEX, encodeMemory(input.memory, config)),
+    ] as const;
+    const [configRef, stateRef, indexRef] = small.map(({ ref }) => ref) as [
+      Descriptor,
+      Descriptor,
+      Descriptor,
+    ];
+    const manifest = await this.#writeBlob(
+      MEDIA_TYPE_OCI_MANIFEST,
+      encodeManifest({
+        schemaVersion: 2,
+        mediaType: MEDIA_TYPE_OCI_MANIFEST,
+        artifactType: ARTIFACT_TYPE,
+        config: { ...configRef, mediaType: MEDIA_TYPE_CONFIG },
+        layers: [stateRef, ...inherited, indexRef, ...parts.map(({ ref }) => ref)],
+        annotations: { [ANNOTATION_CREATED]: config.created },
+      }),
+    );
+    const entry = {
+      ...manifest.ref,
+      artifactType: ARTIFACT_TYPE,
+      annotations: { [ANNOTATION_CREATED]: config.created },
+    };
+    const blobs = [...parts, ...small, manifest];
+    await withLock(
+      this.#workspace,
+      () =>
+        this.#publish(blobs, inherited, tag === undefined ? entry : taggedAs(entry, tag), signal),
+      signal ? { signal } : {},
+    );
+    return {
+      digest: manifest.ref.digest,
+      ...(tag === undefined ? {} : { tag }),
+      bytes: blobs.reduce((sum, { ref }) => sum + ref.size, 0),
+      config,
+    };
+  }
+
+  /** Under the lock. What fails before the last step is undone. */
+  async #publish(
+    blobs: PendingBlob[],
+    inherited: Descriptor[],
+    entry: Descriptor,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { store } = this.#workspace;
+    // A sweep of the store may have run since the parent was read.
+    for (const ref of inherited) await requireBlob(store, ref);
+    const put = await prepareIndex(
+      this.#workspace,
+      withEntry(readIndex(store), entry),
+      this.#durable,
+    );
+    const added: string[] = [];
+    try {
+      throwIfAborted(signal);
+      for (const { path, ref } of blobs) {
+        const target = blobPath(store, ref.digest);
+        if (!(await exists(target))) added.push(target);
+        // Over an equal blob, too: ours is known to be good.
+        await rename(path, target);
+      }
+      if (this.#durable) await syncDirectory(blobDirectory(store));
+      await put();
+    } catch (cause) {
+      for (const path of added) await unlink(path).catch(() => undefined);
+      throw cause;
+    }
+  }
+
+  /** Memory layers of the parent, oldest first. */
+  #inherit(parent: string, machine: MachineDescription): Descriptor[] {
+    const { config, layers } = readParts(this.#workspace.store, { digest: parent });
+    const regions = [...machine.memory.regions].sort((a, b) => a.gpa - b.gpa);
+    requireArgument(
+      JSON.stringify(memoryKey(config.machine.memory.regions)) ===
+        JSON.stringify(memoryKey(regions)),
+      'the parent has other memory regions: take a full snapshot',
+    );
+    requireArgument(
+      layers.length < LIMITS.memoryLayers,
+      `the parent has ${layers.length} memory layers already: flatten it, or take a full snapshot`,
+    );
+    return layers.flatMap(({ ref }) => [ref.index, ...ref.parts]);
+  }
+
+  #checkParts({ parts }: MemoryWritten): (PendingBlob & { ref: Descriptor })[] {
+    requireArgument(
+      parts.length === this.#parts.length,
+      `${this.#parts.length} memory parts were opened, ${parts.length} were written`,
+    );
+    return this.#parts.map(({ fd, path }, i) => {
+      const { sha256: hash, size } = parts[i] as (typeof parts)[number];
+      const found = fstatSync(fd).size;
+      requireArgument(
+        found === size,
+        `memory part ${i} should have ${size} bytes and has ${found}`,
+      );
+      const digest = `sha256:${Buffer.from(hash).toString('hex')}`;
+      return { path, ref: { mediaType: MEDIA_TYPE_MEMORY, digest, size } };
+    });
+  }
+
+  async #writeBlob(
+    mediaType: string,
+    bytes: Uint8Array,
+  ): Promise<PendingBlob & { ref: Descriptor }> {
+    const digest = sha256(bytes);
+    const path = await this.#workspace.write(digest.replace(':', '-'), bytes, this.#durable);
+    return { path, ref: { mediaType, digest, size: bytes.length } };
+  }
+
+  async #end(): Promise<void> {
+    this.#status = 'done';
+    for (const { fd } of this.#parts.splice(0)) closeSync(fd);
+    // What cannot be removed now is swept when the store is next opened after this process ended.
+    await this.#workspace.remove().catch(() => undefined);
+  }
+
+  #requireOpen(): void {
+    if (this.#status !== 'open') {
+      throw new KvmsnapError('ERR_CLOSED', 'this writer has ended: begin another');
+    }
+  }
+}
+
+function encodeMemory(memory: MemoryWritten, { machine }: SnapshotConfig): Uint8Array {
+  const regions = memoryRegions(machine);
+  const given = memory.regions ?? regions;
+  requireArgument(
+    given.length === regions.length &&
+      regions.every(({ gpa, size }) => given.some((g) => g.gpa === gpa && g.size === size)),
+    'the memory written does not have the regions of the machine',
+  );
+  return encodeMemoryIndex({
+    regions,
+    chunkSize: memory.chunkSize,
+    parts: memory.parts.map(({ size }, i) => ({
+      size,
+      crc32c: memory.crc32c[i] ?? new Uint32Array(),
+    })),
+    extents: memory.extents.map(({ gpa, length, file, offset }) => ({
+      gpa,
+      length,
+      part: file,
+      offset,
+    })),
+    zeros: memory.zeros ?? [],
+  });
+}
+
+function encodeManifest(manifest: Manifest): Uint8Array {
+  const bytes = Buffer.from(JSON.stringify(manifest, null, 2));
+  requireArgument(
+    bytes.length <= LIMITS.manifest,
+    `the manifest has ${bytes.length} bytes, more than ${LIMITS.manifest}: write larger memory parts`,
+  );
+  return bytes;
+}
+
+const memoryKey = (regions: MachineDescription['memory']['regions']): number[][] =>
+  regions.map(({ slot, gpa, size }) => [slot, gpa, size]);
+
+async function requireBlob(store: string, ref: Descriptor): Promise<void> {
+  const path = join(blobPath(store, ref.digest));
+  if (!(await exists(path, ref.size))) {
+    throw missingError(`blob ${ref.digest} of the parent is no longer in the store ${store}`);
+  }
+}
+
+async function exists(path: string, size?: number): Promise<boolean> {
+  try {
+    const stats = await lstat(path);
+    return size === undefined || (stats.isFile() && stats.size === size);
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) {
+    throw new KvmsnapError('ERR_ABORTED', 'the snapshot was aborted; the store is as before', {
+      cause: signal.reason,
+    });
+  }
+}

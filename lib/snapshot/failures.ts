@@ -1,0 +1,84 @@
+/** How this room fails: one function for each code, so that messages and fields stay alike. */
+import type { z } from 'zod';
+import { KvmsnapError } from '../errors.js';
+
+/** `ERR_SNAPSHOT_FORMAT`: `what` names the blob or file. */
+export function formatError(what: string, problem: string, cause?: unknown): KvmsnapError {
+  return new KvmsnapError(
+    'ERR_SNAPSHOT_FORMAT',
+    `${what}: ${problem}. The snapshot was not made by kvmsnap, or is damaged: take it again, ` +
+      'or copy it again from where it came from.',
+    cause === undefined ? {} : { cause },
+  );
+}
+
+/** `ERR_SNAPSHOT_FORMAT` for a version from the future. */
+export function versionError(what: string, found: number, known: number): KvmsnapError {
+  return new KvmsnapError(
+    'ERR_SNAPSHOT_FORMAT',
+    `${what} has format version ${found}; this release reads up to ${known}. ` +
+      'Upgrade kvmsnap to read it.',
+    { details: { what, found, known } },
+  );
+}
+
+/** `ERR_SNAPSHOT_CORRUPT`. */
+export function corruptError(what: string, problem: string, details?: unknown): KvmsnapError {
+  return new KvmsnapError(
+    'ERR_SNAPSHOT_CORRUPT',
+    `${what}: ${problem}. Copy the blob again from where it came from, or take the snapshot again.`,
+    details === undefined ? {} : { details },
+  );
+}
+
+/** `ERR_SNAPSHOT_MISSING`. */
+export function missingError(message: string, cause?: unknown): KvmsnapError {
+  return new KvmsnapError('ERR_SNAPSHOT_MISSING', message, cause === undefined ? {} : { cause });
+}
+
+const ADVICE: Record<string, string> = {
+  ENOSPC: 'The file system is full: free space, or use a store elsewhere.',
+  EDQUOT: 'The disk quota is used up: free space, or use a store elsewhere.',
+  EROFS: 'The file system is mounted read-only: use a store elsewhere.',
+  EACCES: 'Permission is denied: check owner and mode of the store, or use another.',
+  EPERM: 'Permission is denied: check owner, mode and attributes of the store, or use another.',
+  EMFILE: 'Too many files are open: raise the limit (ulimit -n) or close machines and snapshots.',
+  ENFILE: 'The system has too many open files: raise fs.file-max or close some.',
+  ENOENT: 'Check the path; a new store needs `create: true`.',
+  ENOTDIR: 'Check the path: a store is a directory.',
+  EIO: 'The disk reports an error: check the kernel log.',
+};
+
+/** `ERR_STORE` from a failed file system call; `KvmsnapError`s pass as they are. */
+export function storeError(doing: string, cause: unknown): KvmsnapError {
+  if (cause instanceof KvmsnapError) return cause;
+  const system = cause as NodeJS.ErrnoException;
+  const code = typeof system?.code === 'string' ? system.code : undefined;
+  const reason = code ?? (cause instanceof Error ? cause.message : String(cause));
+  return new KvmsnapError(
+    'ERR_STORE',
+    `${doing} failed: ${reason}. ${(code && ADVICE[code]) || 'The store is as it was before.'}`,
+    {
+      cause,
+      ...(typeof system?.errno === 'number' ? { errno: Math.abs(system.errno) } : {}),
+      ...(typeof system?.syscall === 'string' ? { syscall: system.syscall } : {}),
+    },
+  );
+}
+
+export function errnoCode(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException | undefined)?.code;
+}
+
+/** Checks `value` against `schema`; the first problem becomes `ERR_SNAPSHOT_FORMAT`. */
+export function checkShape<T extends z.ZodType>(
+  schema: T,
+  value: unknown,
+  what: string,
+): z.infer<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const path = issue?.path.map(String).join('.') ?? '';
+  throw formatError(what, `${path ? `${path}: ` : ''}${issue?.message ?? 'wrong shape'}`);
+}

@@ -1,0 +1,108 @@
+/** Reading a snapshot to restore it: everything small is read and checked, memory is only opened. */
+import { closeSync } from 'node:fs';
+import type { NativeExtent, RawMachineState } from '../native/binding.js';
+import { type OpenBlob, openBlob, readBlob, requireBlobDirectories } from './blobs.js';
+import { checkLayer, flatten, type LayerRef, splitLayers } from './chain.js';
+import { requireArchitecture } from './compat.js';
+import { decodeConfig, memoryRegions, type SnapshotConfig } from './config.js';
+import { formatError } from './failures.js';
+import { type Descriptor, LIMITS, type Manifest } from './format.js';
+import { type Resolved, readManifest, resolve } from './index-file.js';
+import { decodeMemoryIndex, type MemoryIndex, type MemoryRegion } from './memory-index.js';
+import { decodeState } from './state.js';
+
+/** A snapshot ready to restore. Whoever loaded it closes it; mappings of its files outlive that. */
+export interface LoadedSnapshot extends Disposable {
+  /** Of the manifest: the name that no other snapshot has. */
+  readonly digest: string;
+  /** The tag it was asked for by. */
+  readonly tag?: string;
+  readonly config: SnapshotConfig;
+  readonly state: RawMachineState;
+  readonly regions: MemoryRegion[];
+  /** In order of gpa, not overlapping, inside regions and files. What none names is zero. */
+  readonly extents: NativeExtent[];
+  /** Open for reading. Numbered by `extents[].file`. */
+  readonly files: OpenBlob[];
+  /** Closes the files. Idempotent. */
+  close(): void;
+}
+
+/** What a manifest says, without its memory parts. */
+export interface SnapshotParts {
+  digest: string;
+  manifest: Manifest;
+  config: SnapshotConfig;
+  stateRef: Descriptor;
+  layers: { ref: LayerRef; index: MemoryIndex }[];
+}
+
+/** Reads manifest, config and memory indices, and checks that they agree. */
+export function readParts(store: string, resolved: Resolved): SnapshotParts {
+  const manifest = readManifest(store, resolved);
+  const { state: stateRef, memory } = splitLayers(manifest);
+  const config = readConfig(store, manifest);
+  requireArchitecture(config);
+  const regions = memoryRegions(config.machine);
+  const layers = memory.map((ref) => {
+    const bytes = readBlob(store, ref.index, LIMITS.memoryIndex, 'memory index');
+    const index = decodeMemoryIndex(bytes);
+    checkLayer(index, ref, regions);
+    return { ref, index };
+  });
+  return { digest: resolved.digest, manifest, config, stateRef, layers };
+}
+
+export function readConfig(store: string, manifest: Manifest): SnapshotConfig {
+  return decodeConfig(readBlob(store, manifest.config, LIMITS.config, 'config'));
+}
+
+/** Reads the state blob and checks that it is of the machine that the config describes. */
+export function readState(store: string, ref: Descriptor, config: SnapshotConfig): RawMachineState {
+  const state = decodeState(readBlob(store, ref, LIMITS.state, 'state'));
+  const { vcpus, irqchip } = config.machine;
+  if (state.vcpus.length !== vcpus) {
+    throw formatError('state', `${state.vcpus.length} vCPUs, where the config has ${vcpus}`);
+  }
+  const { pic_master, pic_slave, ioapic, pit2 } = state.vm;
+  const chips = [pic_master, pic_slave, ioapic, pit2, ...state.vcpus.map(({ lapic }) => lapic)];
+  if (chips.some((chip) => (chip !== undefined) !== irqchip)) {
+    throw formatError('state', `interrupt controllers do not match irqchip: ${irqchip}`);
+  }
+  return state;
+}
+
+/** Loads by tag or digest. Nothing of guest memory is read: its files are opened. */
+export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
+  requireBlobDirectories(store);
+  const resolved = resolve(store, ref);
+  const { config, stateRef, layers } = readParts(store, resolved);
+  const state = readState(store, stateRef, config);
+  const memory = flatten(layers);
+  const files = openParts(store, memory.files);
+  const close = (): void => {
+    for (const { fd } of files.splice(0)) closeSync(fd);
+  };
+  return {
+    digest: resolved.digest,
+    ...(resolved.tag === undefined ? {} : { tag: resolved.tag }),
+    config,
+    state,
+    regions: memoryRegions(config.machine),
+    extents: memory.extents,
+    files,
+    close,
+    [Symbol.dispose]: close,
+  };
+}
+
+function openParts(store: string, parts: Descriptor[]): OpenBlob[] {
+  const files: OpenBlob[] = [];
+  try {
+    for (const part of parts) files.push(openBlob(store, part, 'memory part'));
+    return files;
+  } catch (cause) {
+    for (const { fd } of files) closeSync(fd);
+    throw cause;
+  }
+}

@@ -1,0 +1,68 @@
+/** Changing `index.json`: under the lock, by rename, keeping what other tools have put in it. */
+import { rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KvmsnapError } from '../errors.js';
+import { storeError } from './failures.js';
+import { ANNOTATION_REF_NAME, type Index, type IndexEntry, LIMITS } from './format.js';
+import { INDEX_FILE, readIndex, tagOf } from './index-file.js';
+import { withLock } from './lock.js';
+import { syncDirectory, Workspace } from './workspace.js';
+
+/** The index with `entry` in it, which takes its tag from any other. */
+export function withEntry(index: Index, entry: IndexEntry): Index {
+  const tag = tagOf(entry);
+  const others = index.manifests.filter((other) =>
+    tag === undefined
+      ? other.digest !== entry.digest || tagOf(other) !== undefined
+      : tagOf(other) !== tag,
+  );
+  return { ...index, manifests: [...others, entry] };
+}
+
+export const taggedAs = (entry: IndexEntry, tag: string): IndexEntry => ({
+  ...entry,
+  annotations: { ...entry.annotations, [ANNOTATION_REF_NAME]: tag },
+});
+
+/** Writes the new index beside the old one; the function that it gives puts it in place. */
+export async function prepareIndex(
+  workspace: Workspace,
+  index: Index,
+  durable: boolean,
+): Promise<() => Promise<void>> {
+  const bytes = Buffer.from(`${JSON.stringify(index, null, 2)}\n`);
+  if (bytes.length > LIMITS.indexFile) {
+    throw new KvmsnapError(
+      'ERR_STORE',
+      `the store's ${INDEX_FILE} would have ${bytes.length} bytes, more than ` +
+        `${LIMITS.indexFile}: delete snapshots, or use another store`,
+    );
+  }
+  const path = await workspace.write(INDEX_FILE, bytes, durable);
+  return async () => {
+    await rename(path, join(workspace.store, INDEX_FILE));
+    if (durable) await syncDirectory(workspace.store);
+  };
+}
+
+/** Replaces the index by what `change` makes of it. Errors are `ERR_STORE` that say `doing`. */
+export async function updateIndex(
+  store: string,
+  durable: boolean,
+  doing: string,
+  change: (index: Index) => Index,
+): Promise<void> {
+  let workspace: Workspace | undefined;
+  try {
+    const mine = new Workspace(store);
+    workspace = mine;
+    await withLock(mine, async () => {
+      const put = await prepareIndex(mine, change(readIndex(store)), durable);
+      await put();
+    });
+  } catch (cause) {
+    throw storeError(doing, cause);
+  } finally {
+    await workspace?.remove().catch(() => undefined);
+  }
+}

@@ -1,0 +1,236 @@
+/** Reading every byte of a snapshot and comparing it with its digests and checksums. */
+import { createHash } from 'node:crypto';
+import { closeSync, read } from 'node:fs';
+import { promisify } from 'node:util';
+import { KvmsnapError, requireArgument } from '../errors.js';
+import type { NativeBinding } from '../native/binding.js';
+import { type OpenBlob, openBlob, requireBlobDirectories } from './blobs.js';
+import { crc32c } from './crc32c.js';
+import { corruptError } from './failures.js';
+import type { Descriptor } from './format.js';
+import { resolve } from './index-file.js';
+import { readParts, readState } from './load.js';
+import type { MemoryPart } from './memory-index.js';
+
+export type DigestFile = NativeBinding['digestFile'];
+
+export interface VerifyOptions {
+  /** The addon's; without it a slower one in JavaScript. */
+  digestFile?: DigestFile;
+  signal?: AbortSignal;
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+export interface VerifyReport {
+  digest: string;
+  /** Blobs, bytes and memory chunks that were compared, of this snapshot and its ancestors. */
+  blobs: number;
+  bytes: number;
+  chunks: number;
+}
+
+export interface VerifyProblem {
+  blob: string;
+  problem: string;
+  /** Numbers of the chunks that are wrong, when the blob is a memory part. */
+  chunks?: number[];
+}
+
+interface PartToVerify {
+  ref: Descriptor;
+  part: MemoryPart;
+  chunkSize: number;
+}
+
+/**
+ * Verifies a snapshot. Its manifest, config, state and memory indices are checked as for loading;
+ * then all memory. `ERR_SNAPSHOT_CORRUPT` has `details: VerifyProblem[]`, after all was read.
+ */
+export async function verifySnapshot(
+  store: string,
+  ref: string,
+  options: VerifyOptions = {},
+): Promise<VerifyReport> {
+  requireBlobDirectories(store);
+  const { digest, manifest, config, stateRef, layers } = readParts(store, resolve(store, ref));
+  readState(store, stateRef, config);
+  const parts = uniqueParts(
+    layers.flatMap(({ ref: layer, index }) =>
+      layer.parts.map((part, i) => ({
+        ref: part,
+        part: index.parts[i] as MemoryPart,
+        chunkSize: index.chunkSize,
+      })),
+    ),
+  );
+  const total = parts.reduce((sum, { part }) => sum + part.size, 0);
+  const report: VerifyReport = {
+    digest,
+    blobs: 3 + layers.length,
+    bytes: [manifest.config, stateRef, ...layers.map(({ ref: layer }) => layer.index)].reduce(
+      (sum, { size }) => sum + size,
+      0,
+    ),
+    chunks: 0,
+  };
+  const problems: VerifyProblem[] = [];
+  let done = 0;
+  for (const item of parts) {
+    throwIfAborted(options.signal);
+    const before = done;
+    const problem = await verifyPart(store, item, options, (bytes) => {
+      options.onProgress?.(before + bytes, total);
+    });
+    if (problem) problems.push(problem);
+    done += item.part.size;
+    report.blobs += 1;
+    report.bytes += item.part.size;
+    report.chunks += item.part.crc32c.length;
+    options.onProgress?.(done, total);
+  }
+  if (problems.length > 0) throw problemsError(ref, problems);
+  return report;
+}
+
+/** Parts that several layers share are read once for each list of checksums that names them. */
+function uniqueParts(parts: PartToVerify[]): PartToVerify[] {
+  const seen = new Map<string, PartToVerify>();
+  for (const item of parts) {
+    const checksums = Buffer.from(item.part.crc32c.buffer).toString('base64');
+    seen.set(`${item.ref.digest} ${item.chunkSize} ${checksums}`, item);
+  }
+  return [...seen.values()];
+}
+
+async function verifyPart(
+  store: string,
+  { ref, part, chunkSize }: PartToVerify,
+  options: VerifyOptions,
+  progress: (doneBytes: number) => void,
+): Promise<VerifyProblem | undefined> {
+  let file: OpenBlob;
+  try {
+    file = openBlob(store, ref, 'memory part');
+  } catch (error) {
+    if (!(error instanceof KvmsnapError) || !error.code.startsWith('ERR_SNAPSHOT')) throw error;
+    return { blob: ref.digest, problem: error.message };
+  }
+  try {
+    const handle = (options.digestFile ?? digestFile)(file.fd, chunkSize, progress);
+    const cancel = (): void => handle.cancel();
+    options.signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      const found = await handle.done;
+      throwIfAborted(options.signal);
+      return comparePart(ref, part, found);
+    } catch (error) {
+      throwIfAborted(options.signal);
+      throw error;
+    } finally {
+      options.signal?.removeEventListener('abort', cancel);
+    }
+  } finally {
+    closeSync(file.fd);
+  }
+}
+
+function comparePart(
+  ref: Descriptor,
+  part: MemoryPart,
+  found: { sha256: Uint8Array; crc32c: Uint32Array; size: number },
+): VerifyProblem | undefined {
+  const chunks = [...part.crc32c.keys()].filter((i) => part.crc32c[i] !== found.crc32c[i]);
+  const digest = `sha256:${Buffer.from(found.sha256).toString('hex')}`;
+  if (found.size !== part.size) {
+    return { blob: ref.digest, problem: `${found.size} bytes instead of ${part.size}`, chunks };
+  }
+  if (digest !== ref.digest)
+    return { blob: ref.digest, problem: `its bytes have ${digest}`, chunks };
+  if (chunks.length > 0) {
+    return { blob: ref.digest, problem: 'chunk checksums in the index are wrong', chunks };
+  }
+  return undefined;
+}
+
+const readAsync = promisify(read);
+
+/**
+ * Compares one chunk of an open memory part with its checksum, so that any page can be checked
+ * without reading the rest. `ERR_SNAPSHOT_CORRUPT`; `chunk` counts from 0.
+ */
+export async function verifyChunk(
+  file: OpenBlob,
+  part: MemoryPart,
+  chunkSize: number,
+  chunk: number,
+): Promise<Uint8Array> {
+  requireArgument(
+    Number.isInteger(chunk) && chunk >= 0 && chunk < part.crc32c.length,
+    `the part has chunks 0 to ${part.crc32c.length - 1}`,
+  );
+  const start = chunk * chunkSize;
+  const bytes = Buffer.allocUnsafe(Math.min(chunkSize, part.size - start));
+  const got = await readAt(file.fd, bytes, start);
+  if (got !== bytes.length || crc32c(bytes) !== part.crc32c[chunk]) {
+    throw corruptError(file.path, `chunk ${chunk} does not have its checksum`, { chunk });
+  }
+  return bytes;
+}
+
+/** `NativeBinding.digestFile` in JavaScript, for where the addon is not: same results, slower. */
+export const digestFile: DigestFile = (fd, chunkSize, progress) => {
+  let cancelled = false;
+  const run = async () => {
+    const hash = createHash('sha256');
+    const checksums: number[] = [];
+    const chunk = Buffer.allocUnsafe(chunkSize);
+    let size = 0;
+    for (;;) {
+      const got = await readAt(fd, chunk, size);
+      if (cancelled) throw new KvmsnapError('ERR_ABORTED', 'the digest was cancelled');
+      if (got > 0) {
+        const bytes = chunk.subarray(0, got);
+        hash.update(bytes);
+        checksums.push(crc32c(bytes));
+        size += got;
+        progress?.(size);
+      }
+      if (got < chunkSize) break;
+    }
+    return { sha256: hash.digest(), crc32c: Uint32Array.from(checksums), size };
+  };
+  return {
+    done: run(),
+    cancel: () => {
+      cancelled = true;
+    },
+  };
+};
+
+/** Reads until `into` is full or the file ends. */
+async function readAt(fd: number, into: Uint8Array, position: number): Promise<number> {
+  let done = 0;
+  while (done < into.length) {
+    const { bytesRead } = await readAsync(fd, into, done, into.length - done, position + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
+}
+
+function problemsError(ref: string, problems: VerifyProblem[]): KvmsnapError {
+  const [first] = problems as [VerifyProblem];
+  const rest = problems.length > 1 ? ` (and ${problems.length - 1} more blobs)` : '';
+  const error = corruptError(
+    `snapshot ${ref}, blob ${first.blob}`,
+    `${first.problem}${rest}`,
+    problems,
+  );
+  return error;
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) {
+    throw new KvmsnapError('ERR_ABORTED', 'verification was aborted', { cause: signal.reason });
+  }
+}
