@@ -77,6 +77,8 @@ for tree in dev proc sys; do mount --rbind "/$tree" "/newroot/$tree"; done
 
 ifconfig lo 127.0.0.1 up
 hostname emulated-host
+# A hundred machines, each with its VM, vCPU and memory fds, are more than the default of 1024.
+ulimit -n 65536
 mkdir -m 700 /newroot/run/kvmsnap /newroot/run/kvmsnap/home
 cp /job.sh /newroot/run/kvmsnap/job.sh
 

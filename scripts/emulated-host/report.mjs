@@ -5,8 +5,9 @@ import { StringDecoder } from 'node:string_decoder';
 import { describeTasks } from './tasks.mjs';
 
 const TAIL_LINES = 60;
-// After a timeout it is the kernel's answer to our questions, and the processes say more.
-const TAIL_LINES_TIMEOUT = 20;
+// After a timeout the log ends with the kernel's answers to our questions, and the list of processes
+// says more.
+const TAIL_LINES_WITH_TASKS = 20;
 
 export const EXIT_TIMEOUT = 124;
 export const EXIT_HOST_FAILED = 125;
@@ -65,7 +66,8 @@ function reasonOf(result, log, timeoutMs) {
 export function failureReport(result, { serialLog, timeoutMs }) {
   if (result.kind === 'exited' || result.kind === 'aborted') return [];
   const log = readLog(serialLog);
-  const tailLines = result.kind === 'timeout' ? TAIL_LINES_TIMEOUT : TAIL_LINES;
+  const tasks = describeTasks(log);
+  const tailLines = tasks.length > 0 ? TAIL_LINES_WITH_TASKS : TAIL_LINES;
   const tail = log.trimEnd().split('\n').slice(-tailLines);
   const section = (title, lines) =>
     lines.some((line) => line.trim() !== '') ? [`--- ${title}`, ...lines] : [];
@@ -73,7 +75,7 @@ export function failureReport(result, { serialLog, timeoutMs }) {
     `FAILED: ${reasonOf(result, log, timeoutMs)}`,
     ...section('what QEMU said', qemuMessages(result.qemuOutput)),
     ...section('last lines of the serial log', tail),
-    ...section('processes inside when time was up', describeTasks(log)),
+    ...section('processes inside when time was up', tasks),
     `--- whole serial log: ${serialLog}`,
   ];
 }
