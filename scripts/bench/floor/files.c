@@ -1,0 +1,56 @@
+// Guest memory to a file, and machines whose memory is that file, mapped. The page cache is warm.
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "abi.h"
+#include "measure.h"
+
+static void measure_save(const struct bench* b, const char* path) {
+  enum { kWrite = 8 << 20 };
+  static struct samples save;
+  const size_t size = b->image.size;
+  for (int i = 0; i < b->slow_runs; i++) {
+    double start = now_us();
+    int fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) die(path);
+    for (size_t done = 0; done < size;) {
+      const size_t left = size - done;
+      ssize_t n = write(fd, b->image_memory + done, left < kWrite ? left : kWrite);
+      if (n <= 0) die("write");
+      done += n;
+    }
+    add_sample(&save, now_us() - start);
+    close(fd);
+  }
+  report_fact("save_full_page_cache_MiB_per_s", (size >> 20) / (median(&save) / 1e6));
+  report(kLeast, "save_full_page_cache", &save);
+}
+
+static void measure_restore(const struct bench* b, struct template file, enum machine_kind kind) {
+  static struct samples ready, first_exit;
+  for (int i = 0; i < b->runs; i++) {
+    double start = now_us();
+    struct machine x = create_machine(file, kNone, kind);
+    set_state(&x, 10);
+    add_sample(&ready, now_us() - start);
+    run_to(&x, GUEST_PORT_READY);
+    add_sample(&first_exit, now_us() - start);
+    destroy_machine(&x);
+  }
+  report(kind, "restore_file_ready", &ready);
+  report(kind, "restore_file_first_exit", &first_exit);
+}
+
+void measure_files(const struct bench* b) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/floor.%d.tmp", b->directory, (int)getpid());
+  measure_save(b, path);
+  struct template file = {.fd = open(path, O_RDONLY | O_CLOEXEC), .size = b->image.size};
+  unlink(path);
+  if (file.fd < 0) die(path);
+  struct machine first = create_machine(file, kNone, kFull);
+  destroy_machine(&first);
+  for (enum machine_kind kind = kLeast; kind <= kFull; kind++) measure_restore(b, file, kind);
+  close(file.fd);
+}
