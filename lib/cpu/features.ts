@@ -60,6 +60,9 @@ function comparedMask(leaf: number, subleaf: number, register: CpuidRegister): n
  * /proc/cpuinfo; bits without one are `cpuid.LEAF.SUBLEAF.REGISTER[bit]`, in hexadecimal; XCR0 and
  * IA32_XSS components `xcr0_NAME`, `xss_NAME`; amounts `NAME=GUEST>HOST`; another vendor
  * `vendor=NAME`; an XSAVE component that lies elsewhere `xsave_layout[component]`.
+ *
+ * `guest` is what was given to KVM_SET_CPUID2. KVM on PVM answers KVM_GET_CPUID2 with bits of the
+ * host's CPU added (XSAVE, AVX, SMEP, …) that it does not list as supported anywhere.
  */
 export function missingFeatures(
   guest: Uint8Array | readonly CpuidEntry[],
