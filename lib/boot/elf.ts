@@ -100,14 +100,14 @@ function readProgramHeaders(file: StructReader, bits: 32 | 64): ProgramHeader[] 
     const at = Number(offset) + i * entrySize;
     const word = (index: number): bigint =>
       long ? file.u64(at + index * 8) : BigInt(file.u32(at + index * 4));
-    // The 64-bit header has p_flags second, so that its 64-bit fields are aligned.
+    // p_flags is second in the 64-bit header and last but one in the 32-bit one.
     headers.push({
       type: file.u32(at),
       offset: word(1),
       gpa: word(3),
       fileSize: word(4),
       memorySize: word(5),
-      alignment: word(7),
+      alignment: word(long ? 6 : 7),
     });
   }
   return headers;

@@ -27,9 +27,9 @@ interface Found {
 }
 
 /** `makedev` of Linux backwards (include/linux/kdev_t.h and glibc's gnu_dev_major). */
-const major = (device: bigint): number =>
+export const major = (device: bigint): number =>
   Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n));
-const minor = (device: bigint): number =>
+export const minor = (device: bigint): number =>
   Number((device & 0xffn) | ((device >> 12n) & 0xffffff00n));
 
 /** Parents before children, names in byte order. */

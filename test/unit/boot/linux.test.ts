@@ -1,0 +1,284 @@
+import { describe, expect, it } from 'vitest';
+import { LINUX_LAYOUT, type LinuxOptions, planLinux } from '../../../lib/boot/index.js';
+import { GiB, MiB } from '../../../lib/units.js';
+import {
+  bzImage,
+  descriptor,
+  elf64,
+  expectSoundPlan,
+  pvhNote,
+  readPlan,
+  translate,
+} from './support.js';
+
+const base: LinuxOptions = {
+  kernel: bzImage(),
+  cmdline: 'console=ttyS0',
+  memory: MiB(256),
+  vcpus: 1,
+  irqchip: true,
+};
+const plan = (options: Partial<LinuxOptions> = {}) => planLinux({ ...base, ...options });
+const code = Buffer.alloc(0x3000, 0x90);
+const vmlinux = (...notes: number[]) =>
+  elf64(0x1000000, [
+    { gpa: 0x1000000, data: code, memorySize: 0x5000 },
+    ...notes.map((entry) => pvhNote(entry)),
+  ]);
+
+interface Range {
+  start: number;
+  end: number;
+  type: number;
+}
+const e820 = (zeroPage: Buffer): Range[] =>
+  Array.from({ length: zeroPage[0x1e8]! }, (_, i) => {
+    const at = 0x2d0 + i * 20;
+    const start = Number(zeroPage.readBigUInt64LE(at));
+    const size = Number(zeroPage.readBigUInt64LE(at + 8));
+    return { start, end: start + size, type: zeroPage.readUInt32LE(at + 16) };
+  });
+
+describe('bzImage', () => {
+  it('is put at its preferred address without its setup code', () => {
+    const made = plan();
+    expectSoundPlan(made, base.memory);
+    expect(readPlan(made, 0x1000000, 0x4000).every((byte) => byte === 0x90)).toBe(true);
+    expect(made.entry.regs.rip).toBe(0x1000200n);
+  });
+
+  it('finds its boot parameters in the zero page', () => {
+    const made = plan({ initrd: Buffer.alloc(5000, 7) });
+    const page = readPlan(made, made.entry.regs.rsi!, 4096);
+    expect(page.subarray(0x202, 0x206).toString()).toBe('HdrS');
+    expect(page.readUInt16LE(0x206)).toBe(0x20f);
+    expect(page[0x210]).toBe(0xff);
+    expect(page.readUInt32LE(0x230)).toBe(0x200000);
+    const text = readPlan(made, page.readUInt32LE(0x228), 14).toString();
+    expect(text).toBe('console=ttyS0\0');
+    expect(page.readUInt32LE(0x21c)).toBe(5000);
+    expect(readPlan(made, page.readUInt32LE(0x218), 5000).every((byte) => byte === 7)).toBe(true);
+    const rsdp = readPlan(made, page.readBigUInt64LE(0x70), 8).toString();
+    expect(rsdp).toBe('RSD PTR ');
+  });
+
+  it('starts in long mode with the first 4 GiB mapped to themselves', () => {
+    const made = plan();
+    const { sregs, regs } = made.entry;
+    expect(regs.rflags).toBe(2n);
+    expect(sregs.cr0! & 0x80000001n).toBe(0x80000001n);
+    expect(sregs.cr4! & 0x20n).toBe(0x20n);
+    expect(sregs.efer! & 0x500n).toBe(0x500n);
+    for (const address of [0n, 0x7000n, 0x1000200n, 0xfee00000n, 0xffffffffn]) {
+      expect(translate(made, sregs.cr3!, address)?.gpa).toBe(address);
+    }
+    expect(translate(made, sregs.cr3!, 0x100000000n)).toBeUndefined();
+  });
+
+  it('has segment registers that agree with its GDT', () => {
+    const made = plan();
+    const { sregs } = made.entry;
+    expect(sregs.cs!.selector).toBe(0x10);
+    expect(sregs.ds!.selector).toBe(0x18);
+    for (const segment of [sregs.cs!, sregs.ds!, sregs.es!, sregs.ss!]) {
+      const { base, limit, type, s, dpl, present, l, db, g } = segment;
+      expect(descriptor(made, sregs.gdt!.base, segment.selector)).toEqual({
+        base,
+        limit,
+        type,
+        s,
+        dpl,
+        present,
+        l,
+        db,
+        g,
+      });
+    }
+  });
+
+  it.each([
+    ['too old a protocol', 0x206, 0x20b],
+    ['no 64-bit entry', 0x236, 0x7e],
+    ['not loaded high', 0x211, 0],
+  ])('is refused with %s', (_, offset, value) => {
+    const kernel = bzImage();
+    kernel.writeUInt16LE(value, offset);
+    expect(() => plan({ kernel })).toThrow(expect.objectContaining({ code: 'ERR_KERNEL_IMAGE' }));
+  });
+
+  it('is refused when it is cut off', () => {
+    const kernel = bzImage().subarray(0, 0x3000);
+    expect(() => plan({ kernel })).toThrow(/cut off/);
+  });
+
+  it('is refused when its init_size does not fit into RAM', () => {
+    const kernel = bzImage();
+    kernel.writeUInt32LE(MiB(241), 0x260);
+    expect(() => plan({ kernel })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_KERNEL_IMAGE',
+        message: expect.stringContaining('more memory'),
+      }),
+    );
+    kernel.writeUInt32LE(MiB(240), 0x260);
+    expectSoundPlan(plan({ kernel }), base.memory);
+  });
+});
+
+describe('memory map', () => {
+  it('has RAM, EBDA, hole and interrupt controllers, sorted', () => {
+    const made = plan({ memory: MiB(256) });
+    expect(e820(readPlan(made, LINUX_LAYOUT.zeroPage, 4096))).toEqual([
+      { start: 0, end: 0x9fc00, type: 1 },
+      { start: 0x9fc00, end: 0xa0000, type: 2 },
+      { start: 0xa0000, end: 0x100000, type: 2 },
+      { start: 0x100000, end: MiB(256), type: 1 },
+      { start: 0xfec00000, end: 0xfec01000, type: 2 },
+      { start: 0xfee00000, end: 0xfee01000, type: 2 },
+    ]);
+  });
+
+  it('goes on at 4 GiB with what is above the hole', () => {
+    const made = plan({ memory: GiB(3.5) });
+    const map = e820(readPlan(made, LINUX_LAYOUT.zeroPage, 4096));
+    const ram = map.filter(({ type }) => type === 1);
+    expect(ram.at(-2)).toEqual({ start: 0x100000, end: GiB(3), type: 1 });
+    expect(ram.at(-1)).toEqual({ start: GiB(4), end: GiB(4.5), type: 1 });
+  });
+});
+
+describe('initrd', () => {
+  const initrdAt = (options: Partial<LinuxOptions>) => {
+    const page = readPlan(plan(options), LINUX_LAYOUT.zeroPage, 4096);
+    return page.readUInt32LE(0x218);
+  };
+
+  it('lies page-aligned at the end of RAM', () => {
+    expect(initrdAt({ initrd: new Uint8Array(5000) })).toBe(MiB(256) - 8192);
+  });
+
+  it('stays below initrd_addr_max', () => {
+    expect(initrdAt({ initrd: new Uint8Array(4096), memory: GiB(4) })).toBe(0x7ffff000);
+  });
+
+  it('stays below the 32-bit hole where the kernel would take more', () => {
+    const kernel = bzImage();
+    kernel.writeUInt32LE(0xffffffff, 0x22c);
+    const at = initrdAt({ kernel, initrd: new Uint8Array(4096), memory: GiB(5) });
+    expect(at).toBe(GiB(3) - 4096);
+  });
+
+  it('is refused when it would reach into the kernel', () => {
+    const initrd = new Uint8Array(MiB(15));
+    expect(() => plan({ memory: MiB(32), initrd })).not.toThrow();
+    expect(() => plan({ memory: MiB(32), initrd: new Uint8Array(MiB(15) + 1) })).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
+    );
+  });
+});
+
+describe('command line', () => {
+  it('is refused when the kernel would cut it off', () => {
+    expect(() => plan({ cmdline: 'x'.repeat(2047) })).not.toThrow();
+    expect(() => plan({ cmdline: 'x'.repeat(2048) })).toThrow(/at most 2047/);
+    expect(() => plan({ kernel: vmlinux(), cmdline: 'é'.repeat(1024) })).toThrow(/at most 2047/);
+  });
+
+  it('is refused with a NUL in it', () => {
+    expect(() => plan({ cmdline: 'a\0b' })).toThrow(/NUL/);
+  });
+});
+
+describe('setup_data', () => {
+  it('is a list that the zero page starts', () => {
+    const made = plan({
+      setupData: [
+        { type: 9, data: Buffer.from('seed of some length') },
+        { type: 1, data: Buffer.from('second') },
+      ],
+    });
+    const head = readPlan(made, LINUX_LAYOUT.zeroPage, 4096).readBigUInt64LE(0x250);
+    const first = readPlan(made, head, 64);
+    expect(first.readUInt32LE(8)).toBe(9);
+    expect(first.subarray(16, 16 + first.readUInt32LE(12)).toString()).toBe('seed of some length');
+    const second = readPlan(made, first.readBigUInt64LE(0), 64);
+    expect(second.readBigUInt64LE(0)).toBe(0n);
+    expect(second.subarray(16, 16 + second.readUInt32LE(12)).toString()).toBe('second');
+  });
+
+  it('is refused where a PVH entry could not hand it over', () => {
+    const setupData = [{ type: 9, data: new Uint8Array(32) }];
+    expect(() => plan({ kernel: vmlinux(0x1000100), setupData })).toThrow(/boot_params/);
+  });
+});
+
+describe('ELF vmlinux', () => {
+  it('with a PVH note is entered in 32-bit mode with hvm_start_info', () => {
+    const made = plan({ kernel: vmlinux(0x1000100), initrd: Buffer.alloc(100, 3), memory: GiB(4) });
+    expectSoundPlan(made, GiB(4));
+    const { regs, sregs } = made.entry;
+    expect(regs.rip).toBe(0x1000100n);
+    expect(sregs.cr0).toBe(0x11n);
+    expect(sregs.cr4).toBe(0n);
+    expect(sregs.efer).toBe(0n);
+    expect(sregs.cs).toMatchObject({ base: 0n, limit: 0xffffffff, db: 1, l: 0, type: 11 });
+    expect(sregs.tr).toMatchObject({ base: 0n, limit: 0x67, type: 11, present: 1, s: 0 });
+    const info = readPlan(made, regs.rbx!, 56);
+    expect(info.readUInt32LE(0)).toBe(0x336ec578);
+    expect(info.readUInt32LE(4)).toBe(1);
+    expect(info.readUInt32LE(12)).toBe(1);
+    const module = readPlan(made, info.readBigUInt64LE(16), 32);
+    expect(module.readBigUInt64LE(8)).toBe(100n);
+    expect(readPlan(made, module.readBigUInt64LE(0), 100).every((byte) => byte === 3)).toBe(true);
+    expect(readPlan(made, info.readBigUInt64LE(24), 13).toString()).toBe('console=ttyS0');
+    expect(readPlan(made, info.readBigUInt64LE(32), 8).toString()).toBe('RSD PTR ');
+    const entries = info.readUInt32LE(48);
+    const map = readPlan(made, info.readBigUInt64LE(40), entries * 24);
+    const last = map.subarray((entries - 1) * 24);
+    expect(last.readBigUInt64LE(0)).toBe(BigInt(GiB(4)));
+    expect(last.readBigUInt64LE(8)).toBe(BigInt(GiB(1)));
+    expect(last.readUInt32LE(16)).toBe(1);
+  });
+
+  it('without the note, or on request, is entered in 64-bit mode with boot_params', () => {
+    for (const options of [
+      { kernel: vmlinux() },
+      { kernel: vmlinux(0x1000100), elfEntry: '64-bit' as const },
+    ]) {
+      const made = plan(options);
+      expect(made.entry.regs.rip).toBe(0x1000000n);
+      const page = readPlan(made, made.entry.regs.rsi!, 4096);
+      expect(page.readUInt16LE(0x1fe)).toBe(0xaa55);
+      expect(page.subarray(0x202, 0x206).toString()).toBe('HdrS');
+      expect(e820(page).length).toBe(6);
+    }
+  });
+
+  it('is refused for PVH without the note, or with an entry outside of it', () => {
+    expect(() => plan({ kernel: vmlinux(), elfEntry: 'pvh' })).toThrow(/PVH note/);
+    expect(() => plan({ kernel: vmlinux(0x1005000) })).toThrow(/PVH entry/);
+  });
+
+  it('is refused with a segment below 1 MiB, outside RAM, or over another', () => {
+    const refused = (gpa: number) =>
+      elf64(0x1000000, [
+        { gpa: 0x1000000, data: code },
+        { gpa, data: code },
+      ]);
+    for (const gpa of [0x8000, MiB(256) - 0x1000, 0x1002000]) {
+      expect(() => plan({ kernel: refused(gpa) })).toThrow(
+        expect.objectContaining({ code: 'ERR_KERNEL_IMAGE' }),
+      );
+    }
+  });
+});
+
+describe('options', () => {
+  it('are refused by name', () => {
+    expect(() => plan({ vcpus: 0 })).toThrow(/vcpus/);
+    expect(() => plan({ vcpus: 256 })).toThrow(/vcpus/);
+    expect(() => plan({ memory: 1000 })).toThrow(/memory/);
+    expect(() => plan({ irqchip: false as unknown as true })).toThrow(/irqchip/);
+    expect(() => plan({ kernel: Buffer.from('\x1f\x8b compressed') })).toThrow(/decompress/);
+  });
+});
