@@ -74,6 +74,9 @@ void I8042::validate(const State& state) {
   if (state.pending_command != 0 && !takes_data(state.pending_command)) {
     throw std::invalid_argument("i8042: pending_command takes no data");
   }
+  if (state.timeout && !state.output_full) {
+    throw std::invalid_argument("i8042: timeout is set with the output buffer empty");
+  }
 }
 
 I8042::I8042(const State& state, IrqLine& irq, StopSink& stop)

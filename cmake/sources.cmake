@@ -1,0 +1,11 @@
+# Splits native/sources.txt, the list that node-gyp reads too, into what N-API needs and what not.
+function(kvmsnap_read_sources core_variable addon_variable)
+  set(list_file ${CMAKE_CURRENT_SOURCE_DIR}/native/sources.txt)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${list_file})
+  file(STRINGS ${list_file} sources REGEX "^[^#]")
+  set(addon_sources ${sources})
+  list(FILTER sources EXCLUDE REGEX "^native/addon/")
+  list(FILTER addon_sources INCLUDE REGEX "^native/addon/")
+  set(${core_variable} ${sources} PARENT_SCOPE)
+  set(${addon_variable} ${addon_sources} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,5 @@
+#include "test/fuzz/device_fuzz.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return kvmsnap::test::fuzz<kvmsnap::Cmos>(data, size);
+}
