@@ -142,7 +142,7 @@ async function create(path: string, durable: boolean): Promise<void> {
   let workspace: Workspace | undefined;
   try {
     if (existsSync(join(path, LAYOUT_FILE))) return;
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeDirectory(path);
     const foreign = readdirSync(path).find((name) => !OWN_NAMES.includes(name));
     if (foreign !== undefined) {
       throw new KvmsnapError(
@@ -165,6 +165,16 @@ async function create(path: string, durable: boolean): Promise<void> {
     throw storeError(`making a snapshot store in ${path}`, cause);
   } finally {
     await workspace?.remove().catch(() => undefined);
+  }
+}
+
+function makeDirectory(path: string): void {
+  try {
+    // Not recursive at first: that would give ENOENT for a read-only file system.
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') mkdirSync(path, { recursive: true, mode: 0o700 });
+    else if (errnoCode(error) !== 'EEXIST') throw error;
   }
 }
 
