@@ -2,12 +2,7 @@
 import { lstatSync } from 'node:fs';
 import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  blobDirectory,
-  readBlobByDigest,
-  requireBlobDirectories,
-  sha256,
-} from './blobs.js';
+import { blobDirectory, readBlobByDigest, requireBlobDirectories, sha256 } from './blobs.js';
 import { storeError } from './failures.js';
 import { isDigest, LIMITS } from './format.js';
 import { readIndex } from './index-file.js';
