@@ -29,8 +29,9 @@ const localApicNmi = (): Uint8Array =>
  *
  * Every ISA interrupt n is GSI n: KVM's default routing (Linux arch/x86/kvm/irq_comm.c) connects
  * GSI 0, the PIT, to IOAPIC pin 0 and not to pin 2 as PCs do, so an override of IRQ 0 would be
- * wrong. `isaIrqs` are stated all the same: hardware-reduced Linux sets up only ISA interrupts that
- * the MADT names, and needs that for a driver that asks for one before its ACPI device is probed.
+ * wrong. `isaIrqs` are stated all the same: hardware-reduced Linux sets up just those ISA interrupts
+ * that the MADT names, so that a driver bound to the legacy port gets its interrupt even where the
+ * ACPI device is not probed.
  */
 export function madt(vcpus: number, isaIrqs: readonly number[]): Uint8Array {
   const head = new StructWriter(8).u32(0, Number(LAPIC_BASE)).u32(4, PCAT_COMPAT).bytes;
