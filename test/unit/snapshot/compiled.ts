@@ -49,7 +49,8 @@ export interface Committer {
   process: ChildProcess;
   /** How many commits it has reported. */
   committed(): number;
-  ready: Promise<void>;
+  /** Resolves when it has opened the store and reported so many commits. */
+  reached(commits: number): Promise<void>;
   exited: Promise<number | null>;
 }
 
@@ -66,17 +67,17 @@ export function startCommitter(
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let output = '';
-  const ready = new Promise<void>((resolve, reject) => {
-    child.stdout.on('data', (data) => {
-      output += data;
-      if (output.startsWith('ready\n')) resolve();
-    });
-    child.on('exit', () => reject(new Error('the committer ended before it was ready')));
+  child.stdout.on('data', (data) => {
+    output += data;
   });
+  // One line says that the store is open; each of the others is a commit.
+  const committed = (): number => output.split('\n').length - 2;
   return {
     process: child,
-    committed: () => output.split('\n').length - 2,
-    ready,
+    committed,
+    async reached(commits) {
+      while (committed() < commits) await once(child.stdout, 'data');
+    },
     exited: once(child, 'close').then(([code]) => code as number | null),
   };
 }

@@ -1,7 +1,9 @@
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
 import { compile, startCommitter } from './compiled.js';
@@ -90,6 +92,29 @@ describe('several writers', () => {
       ['a', 'b', 'c'].flatMap((name) => Array.from({ length: 8 }, (_, i) => `${round}${name}${i}`)),
     );
     expect((await store.tags()).sort()).toEqual(expected.sort());
+    expect(leftovers(path)).toEqual([]);
+  });
+
+  it("the lock of a thread that ended is in nobody's way", { timeout: 20_000 }, async () => {
+    const path = await newStore();
+    const worker = new Worker(
+      `const { workerData, parentPort } = require('node:worker_threads');
+      Promise.all(['lock', 'workspace'].map((name) => import(workerData.lib + name + '.js')))
+        .then(([{ withLock }, { Workspace }]) => withLock(new Workspace(workerData.path), () => {
+          parentPort.postMessage('locked');
+          return new Promise(() => setInterval(() => {}, 1000));
+        }));`,
+      { eval: true, workerData: { lib: `${compiled}/lib/snapshot/`, path } },
+    );
+    expect(await once(worker, 'message')).toEqual(['locked']);
+    const store = await SnapshotStore.open(path, { durable: false });
+    const waiting = addSample(store, { tag: 'mine' });
+    await sleep(100);
+    expect(await store.tags()).toEqual([]);
+    await worker.terminate();
+    await waiting;
+    expect(await store.tags()).toEqual(['mine']);
+    await SnapshotStore.open(path);
     expect(leftovers(path)).toEqual([]);
   });
 
