@@ -1,7 +1,7 @@
 // How long a running machine has to stand still for its memory to become an immutable image: out of
-// KVM_RUN by a signal, all state read, memory mapped MAP_PRIVATE over itself, and in again. The
-// machine has irqchip and PIT. Measured from before the signal to before the guest is entered
-// again.
+// KVM_RUN by a signal, all state read, memory mapped MAP_PRIVATE over itself, and in again.
+// `moved`: the old mapping is moved aside first and unmapped later. The machine has irqchip and
+// PIT. Measured from before the signal to before the guest is entered again.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -18,6 +18,7 @@ struct runner {
   struct machine machine;
   struct template memory;
   struct full_state state;
+  void* aside;  // where the old mapping is moved to, NULL: it is torn down where it is
   int passes;   // since the thread started, counted by it
   int request;  // kKeepRunning, kFreeze, kStop: set by the other thread
   // When the thread was out of the guest, had its state, and was about to enter it again (0 until
@@ -45,6 +46,12 @@ static void* run_guest(void* argument) {
     x->run->immediate_exit = 0;
     get_full_state(x, &r->state);
     r->saved_us = now_us();
+    // Moving the page tables aside is cheaper than tearing them down, which can then be done beside
+    // the running guest. MREMAP_DONTUNMAP: at no time may another thread's mmap take the range.
+    if (r->aside &&
+        mremap(x->memory, x->memory_size, x->memory_size,
+               MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, r->aside) == MAP_FAILED)
+      die("mremap");
     map_private(r->memory, x->memory);
     __atomic_store_n(&r->request, kKeepRunning, __ATOMIC_RELAXED);
     const double now = now_us();
@@ -69,8 +76,8 @@ static void report_part(const char* part, const char* guest, struct samples* sam
 }
 
 // `pages`: how many the guest writes over and over, and has written before.
-static void measure_pause(const struct bench* b, uint64_t pages, const char* guest) {
-  static struct samples pause, out, state, remap;
+static void measure_pause(const struct bench* b, uint64_t pages, int moved, const char* guest) {
+  static struct samples pause, out, state, remap, discard;
   static struct runner r;
   uint8_t* memory;
   for (int i = 0; i < b->slow_runs; i++) {
@@ -81,6 +88,11 @@ static void measure_pause(const struct bench* b, uint64_t pages, const char* gue
              r.memory.fd, 0) == MAP_FAILED)
       die("mmap shared");
     set_state(&r.machine, pages);
+    if (moved) {
+      r.aside =
+          mmap(NULL, b->image.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (r.aside == MAP_FAILED) die("mmap aside");
+    }
     pthread_t thread;
     if ((errno = pthread_create(&thread, NULL, run_guest, &r))) die("pthread_create");
     while (__atomic_load_n(&r.passes, __ATOMIC_ACQUIRE) < 2) pause_briefly();
@@ -93,6 +105,11 @@ static void measure_pause(const struct bench* b, uint64_t pages, const char* gue
     add_sample(&state, r.saved_us - r.out_us);
     add_sample(&remap, resumed - r.saved_us);
 
+    if (moved) {
+      start = now_us();
+      munmap(r.aside, b->image.size);
+      add_sample(&discard, now_us() - start);
+    }
     kick(&r, thread, kStop);
     pthread_join(thread, NULL);
     destroy_machine(&r.machine);
@@ -102,11 +119,15 @@ static void measure_pause(const struct bench* b, uint64_t pages, const char* gue
   report_part("kick", guest, &out);
   report_part("get_state", guest, &state);
   report_part("remap", guest, &remap);
+  if (moved) report_part("discard", guest, &discard);
 }
 
 void measure_freeze(const struct bench* b) {
   struct sigaction action = {.sa_handler = on_kick};
   if (sigaction(SIGUSR1, &action, NULL)) die("sigaction");
-  measure_pause(b, 10, "idle");
-  measure_pause(b, (b->image.size - GUEST_PAGES) / kPage, "populated");
+  const uint64_t all = (b->image.size - GUEST_PAGES) / kPage;
+  measure_pause(b, 10, 0, "idle");
+  measure_pause(b, all, 0, "populated");
+  measure_pause(b, 10, 1, "moved_idle");
+  measure_pause(b, all, 1, "moved_populated");
 }
