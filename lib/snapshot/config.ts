@@ -90,6 +90,7 @@ const configSchema = z.object({
   requires: z.object({ capabilities: z.record(text, z.int()) }),
   annotations: z.record(text, z.string().max(65_536)),
 });
+const versionsSchema = configSchema.pick({ format: true });
 export type SnapshotConfig = z.infer<typeof configSchema>;
 
 /** What a caller says of a snapshot; the writer adds versions, product, parent. */
@@ -133,7 +134,7 @@ export function encodeConfig(
 export function decodeConfig(bytes: Uint8Array): SnapshotConfig {
   const json = parseJson(bytes, WHAT);
   // Versions first: a newer config may have another shape.
-  const { format } = checkShape(configSchema.pick({ format: true }), json, WHAT);
+  const { format } = checkShape(versionsSchema, json, WHAT);
   if (format.layout > LAYOUT_VERSION) {
     throw versionError('the snapshot', format.layout, LAYOUT_VERSION);
   }

@@ -43,8 +43,8 @@ describe('kill -9 while committing', () => {
       const reported: string[] = [];
       for (let round = 0; round < 20; round++) {
         const committer = startCommitter(compiled, path, `r${round}-`, 1000, durable);
-        await committer.ready;
-        await sleep(Math.random() * 60);
+        await committer.reached(round % 3);
+        await sleep(Math.random() * 30);
         committer.process.kill('SIGKILL');
         await committer.exited;
         for (let i = 0; i < committer.committed(); i++) reported.push(`r${round}-${i}`);
