@@ -123,6 +123,15 @@ void VcpuFd::kvmclock_ctrl() const {
   }
 }
 
+void VcpuFd::unblock_signals_in_guest(bool unblock) const {
+  // The kernel's sigset_t, 8 bytes: not glibc's, which has 128.
+  Flexible<kvm_signal_mask, uint8_t> mask(sizeof(uint64_t));
+  mask->len = sizeof(uint64_t);
+  if (::ioctl(fd_.get(), KVM_SET_SIGNAL_MASK, unblock ? mask.get() : nullptr) < 0) {
+    throw_ioctl("KVM_SET_SIGNAL_MASK");
+  }
+}
+
 void VcpuFd::set_guest_debug(const kvm_guest_debug& debug) const {
   set_struct(fd_.get(), KVM_SET_GUEST_DEBUG, debug, "KVM_SET_GUEST_DEBUG");
 }

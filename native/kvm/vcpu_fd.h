@@ -55,6 +55,8 @@ class VcpuFd {
   /// KVM_KVMCLOCK_CTRL: tells the guest's watchdog that it was stopped. Does nothing when the guest
   /// has not enabled kvmclock.
   void kvmclock_ctrl() const;
+  /// KVM_SET_SIGNAL_MASK: while it is set, KVM_RUN blocks no signal, whatever the thread does.
+  void unblock_signals_in_guest(bool unblock) const;
   /// KVM_SET_GUEST_DEBUG (KVM_CAP_SET_GUEST_DEBUG).
   void set_guest_debug(const kvm_guest_debug& debug) const;
 

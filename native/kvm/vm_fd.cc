@@ -25,6 +25,19 @@ void VmFd::enable_capability(uint32_t capability, uint64_t argument) const {
   }
 }
 
+void VmFd::set_tss_address(uint64_t gpa) const {
+  if (::ioctl(fd_.get(), KVM_SET_TSS_ADDR, static_cast<unsigned long>(gpa)) < 0) {
+    throw_ioctl("KVM_SET_TSS_ADDR");
+  }
+}
+
+void VmFd::set_identity_map_address(uint64_t gpa) const {
+  __u64 address = gpa;
+  if (::ioctl(fd_.get(), KVM_SET_IDENTITY_MAP_ADDR, &address) < 0) {
+    throw_ioctl("KVM_SET_IDENTITY_MAP_ADDR");
+  }
+}
+
 void VmFd::create_irqchip() const {
   if (::ioctl(fd_.get(), KVM_CREATE_IRQCHIP, 0) < 0) throw_ioctl("KVM_CREATE_IRQCHIP");
 }

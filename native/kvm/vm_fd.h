@@ -23,6 +23,10 @@ class VmFd {
   void set_user_memory_region(const kvm_userspace_memory_region& region) const;
   /// KVM_ENABLE_CAP with one argument.
   void enable_capability(uint32_t capability, uint64_t argument) const;
+  /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: pages that VMX needs to run real mode where it
+  /// has no unrestricted guest. Before the first vCPU; nothing elsewhere.
+  void set_tss_address(uint64_t gpa) const;
+  void set_identity_map_address(uint64_t gpa) const;
   /// KVM_CREATE_IRQCHIP (KVM_CAP_IRQCHIP).
   void create_irqchip() const;
   /// KVM_CREATE_PIT2 (KVM_CAP_PIT2), with a dummy for the speaker port.

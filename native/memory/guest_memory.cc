@@ -49,6 +49,11 @@ void GuestMemory::set_flags(uint32_t slot, uint32_t flags) {
   find(slot).set_flags(flags);
 }
 
+void GuestMemory::clear() {
+  std::unique_lock lock(mutex_);
+  regions_.clear();
+}
+
 std::vector<RegionSpec> GuestMemory::regions() const {
   std::shared_lock lock(mutex_);
   std::vector<RegionSpec> specs;

@@ -20,6 +20,8 @@ class GuestMemory {
   /// Throws ERR_INVALID_ARGUMENT when there is no such slot.
   void remove(uint32_t slot);
   void set_flags(uint32_t slot, uint32_t flags);
+  /// Unmaps everything.
+  void clear();
 
   /// Ordered by gpa.
   std::vector<RegionSpec> regions() const;

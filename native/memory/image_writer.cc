@@ -114,7 +114,7 @@ WrittenPart ImageWriter::write_part(size_t part, bool durable, WorkControl& cont
     digest->update(chunk);
     write_content(fd, chunk, offset);
     offset += chunk.size();
-    control.done_bytes.fetch_add(chunk.size(), std::memory_order_relaxed);
+    control.advance(chunk.size());
   }
   if (durable && ::fdatasync(fd) < 0) throw_system("fdatasync");
   written.sha256 = digest->finish();
@@ -142,7 +142,7 @@ WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
     result.crc32c.push_back(crc32c(chunk));
     digest->update(chunk);
     result.size += filled;
-    control.done_bytes.fetch_add(filled, std::memory_order_relaxed);
+    control.advance(filled);
     if (filled < buffer.size()) break;
   }
   result.sha256 = digest->finish();

@@ -29,6 +29,13 @@ struct WrittenPart {
 struct WorkControl {
   std::atomic<bool> cancelled = false;
   std::atomic<uint64_t> done_bytes = 0;
+  /// Called on a working thread after each chunk. Must not throw.
+  std::function<void()> on_progress;
+
+  void advance(uint64_t bytes) {
+    done_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    if (on_progress) on_progress();
+  }
 };
 
 class ImageWriter {

@@ -40,8 +40,8 @@ DeviceFields to_fields(const State& state) {
   return fields;
 }
 
-/// Throws ERR_SNAPSHOT_FORMAT, naming the field, when one is missing, of the wrong type or out of its
-/// type's range. Whether the values make sense is the device's own check.
+/// Throws ERR_SNAPSHOT_FORMAT, naming the field, when one is missing, of the wrong type or out of
+/// its type's range. Whether the values make sense is the device's own check.
 template <typename State>
 State from_fields(const char* device, const DeviceFields& fields) {
   State state;

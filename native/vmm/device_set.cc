@@ -13,8 +13,8 @@ namespace kvmsnap {
 namespace {
 
 // An input of the in-kernel irqchip. KVM_IRQ_LINE and not an irqfd: KVM delivers an irqfd of a PIC
-// or IOAPIC pin from a work queue, so that an interrupt could be in neither the saved device nor the
-// saved irqchip.
+// or IOAPIC pin from a work queue, so that an interrupt could be in neither the saved device nor
+// the saved irqchip.
 class KvmIrqLine final : public IrqLine {
  public:
   KvmIrqLine(const VmFd& vm, bool connected, uint32_t gsi)

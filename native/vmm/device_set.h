@@ -48,8 +48,8 @@ class DeviceSet {
   std::mutex& mutex() { return mutex_; }
 
   DeviceStates save() const;
-  /// All devices change, or none: throws ERR_SNAPSHOT_FORMAT for a state that a device cannot be in,
-  /// of a device that this machine lacks, or when one of its devices is not among them.
+  /// All devices change, or none: throws ERR_SNAPSHOT_FORMAT for a state that a device cannot be
+  /// in, of a device that this machine lacks, or when one of its devices is not among them.
   void load(const DeviceStates& states);
   /// How many bytes the serial port took. Throws ERR_STATE when there is none.
   size_t serial_input(std::span<const uint8_t> bytes);

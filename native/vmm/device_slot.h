@@ -1,5 +1,5 @@
-// The place of one device on the bus. The device in it is replaced when a state is loaded: a restore
-// is a construction (STYLE: "Restore is a constructor"), the place stays.
+// The place of one device on the bus. The device in it is replaced when a state is loaded: a
+// restore is a construction (STYLE: "Restore is a constructor"), the place stays.
 #pragma once
 
 #include <functional>

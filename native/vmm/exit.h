@@ -61,10 +61,9 @@ struct UnsupportedExit {
   uint32_t reason = 0;
 };
 
-using Exit =
-    std::variant<IoExit, MmioExit, HaltExit, DebugExit, ShutdownExit, SystemEventExit,
-                 FailEntryExit, InternalErrorExit, ErrorExit, InterruptedExit, DirtyRingFullExit,
-                 UnsupportedExit>;
+using Exit = std::variant<IoExit, MmioExit, HaltExit, DebugExit, ShutdownExit, SystemEventExit,
+                          FailEntryExit, InternalErrorExit, ErrorExit, InterruptedExit,
+                          DirtyRingFullExit, UnsupportedExit>;
 
 /// `enter_errno` is what VcpuFd::enter returned. `run_size` bounds what an exit may point to.
 Exit decode_exit(int enter_errno, kvm_run& run, size_t run_size);

@@ -20,9 +20,9 @@ void IoBus::insert(const Range& range) {
   std::lock_guard lock(mutex_);
   auto next = std::upper_bound(ranges_.begin(), ranges_.end(), range.base,
                                [](uint64_t base, const Range& other) { return base < other.base; });
-  bool overlaps = (next != ranges_.end() && next->base - range.base < range.length) ||
-                  (next != ranges_.begin() &&
-                   range.base - std::prev(next)->base < std::prev(next)->length);
+  bool overlaps =
+      (next != ranges_.end() && next->base - range.base < range.length) ||
+      (next != ranges_.begin() && range.base - std::prev(next)->base < std::prev(next)->length);
   if (overlaps) {
     throw Error("ERR_INVALID_ARGUMENT", "the I/O range at " + hex(range.base) +
                                             " is taken: leave the device there out, or choose "

@@ -54,4 +54,23 @@ void clear_kick(kvm_run& run) { set_immediate_exit(run, 0); }
 
 void kick_self(kvm_run& run) { set_immediate_exit(run, 1); }
 
+PendingKick::PendingKick() {
+  sigset_t kicks;
+  ::sigemptyset(&kicks);
+  ::sigaddset(&kicks, kick_signal);
+  ::pthread_sigmask(SIG_BLOCK, &kicks, nullptr);
+  ::pthread_kill(::pthread_self(), kick_signal);
+}
+
+PendingKick::~PendingKick() {
+  sigset_t kicks;
+  ::sigemptyset(&kicks);
+  ::sigaddset(&kicks, kick_signal);
+  // Real-time signals queue: one at least is there, others may have come.
+  timespec now = {};
+  while (::sigtimedwait(&kicks, nullptr, &now) > 0) {
+  }
+  ::pthread_sigmask(SIG_UNBLOCK, &kicks, nullptr);
+}
+
 }  // namespace kvmsnap

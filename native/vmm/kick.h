@@ -1,4 +1,5 @@
-// Getting a vCPU thread out of KVM_RUN. docs/threads.md numbers the races and says why none is lost.
+// Getting a vCPU thread out of KVM_RUN. docs/threads.md numbers the races and says why none is
+// lost.
 #pragma once
 
 #include <pthread.h>
@@ -11,8 +12,8 @@ namespace kvmsnap {
 /// the process: a real-time signal that nobody else has a handler for, whose handler does nothing.
 void prepare_vcpu_thread();
 
-/// Makes the thread's current or next KVM_RUN return EINTR. The reason must be visible to the thread
-/// before this is called.
+/// Makes the thread's current or next KVM_RUN return EINTR. The reason must be visible to the
+/// thread before this is called.
 void kick(pthread_t thread, kvm_run& run);
 
 /// Called by the vCPU thread after EINTR, before it looks for the reason: a kick that comes later
@@ -21,5 +22,16 @@ void clear_kick(kvm_run& run);
 
 /// Makes the calling thread's next KVM_RUN return EINTR.
 void kick_self(kvm_run& run);
+
+/// Leaves a kick pending but blocked on the calling thread while it lives. A KVM_RUN that unblocks
+/// signals then goes all the way to the guest's door, doing what KVM does on entry, and returns
+/// EINTR without executing an instruction; `immediate_exit` returns before any of that.
+class PendingKick {
+ public:
+  PendingKick();
+  ~PendingKick();
+  PendingKick(const PendingKick&) = delete;
+  PendingKick& operator=(const PendingKick&) = delete;
+};
 
 }  // namespace kvmsnap

@@ -18,11 +18,18 @@ constexpr size_t kLapicInitialCount = 0x380;
 constexpr size_t kLapicCurrentCount = 0x390;
 // LVT timer bits 18:17: 0 one-shot, 1 periodic, 2 TSC deadline.
 constexpr uint32_t kLvtTimerMode = 3 << 17;
+constexpr uint32_t kLvtTimerDeadline = 2 << 17;
 
 uint32_t lapic_register(const kvm_lapic_state& lapic, size_t offset) {
   uint32_t value;
   std::memcpy(&value, lapic.regs + offset, sizeof value);
   return value;
+}
+
+bool expired_one_shot(const kvm_lapic_state& lapic) {
+  return (lapic_register(lapic, kLapicLvtTimer) & kLvtTimerMode) == 0 &&
+         lapic_register(lapic, kLapicInitialCount) != 0 &&
+         lapic_register(lapic, kLapicCurrentCount) == 0;
 }
 
 template <typename T>
@@ -178,10 +185,10 @@ void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes) {
                              "had there");
 }
 
-bool VcpuRegisters::expired_one_shot(const kvm_lapic_state& lapic) const {
-  return (lapic_register(lapic, kLapicLvtTimer) & kLvtTimerMode) == 0 &&
-         lapic_register(lapic, kLapicInitialCount) != 0 &&
-         lapic_register(lapic, kLapicCurrentCount) == 0;
+bool VcpuRegisters::has_countdown_timer() const {
+  kvm_lapic_state lapic = fd_.lapic();
+  return (lapic_register(lapic, kLapicLvtTimer) & kLvtTimerDeadline) == 0 &&
+         lapic_register(lapic, kLapicInitialCount) != 0;
 }
 
 VcpuState VcpuRegisters::save() const {
@@ -225,8 +232,8 @@ void VcpuRegisters::load(const VcpuState& state) {
   load_section(VcpuSection::Debugregs);
   // The LAPIC before MSRs: TSC_DEADLINE is ignored unless the LVT timer is in that mode.
   load_section(VcpuSection::Lapic);
-  // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0 is
-  // a disarmed timer.
+  // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0
+  // is a disarmed timer.
   load_section(VcpuSection::Msrs);
   // After the LAPIC, which clears a pending interrupt when it is set.
   load_section(VcpuSection::VcpuEvents);

@@ -57,6 +57,9 @@ class VcpuRegisters {
   void set(VcpuSection section, std::span<const uint8_t> bytes);
   std::vector<uint8_t> get_msrs(std::span<const uint32_t> indices) const;
 
+  /// Whether the LAPIC timer counts (one-shot or periodic), not compares with the TSC.
+  bool has_countdown_timer() const;
+
   VcpuState save() const;
   /// In the one order that works; see the comments inside.
   void load(const VcpuState& state);
@@ -64,7 +67,6 @@ class VcpuRegisters {
  private:
   void set_cpuid(std::span<const uint8_t> bytes);
   void set_msrs(std::span<const uint8_t> bytes);
-  bool expired_one_shot(const kvm_lapic_state& lapic) const;
 
   const VcpuFd& fd_;
   bool irqchip_;

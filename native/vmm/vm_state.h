@@ -21,8 +21,8 @@ struct VmState {
   kvm_clock_data clock = {};
 };
 
-/// Must be called before the vCPUs are saved: interrupts go from PIT to PIC and IOAPIC to LAPIC, and
-/// saving in that direction can neither lose one nor see it twice.
+/// Must be called before the vCPUs are saved: interrupts go from PIT to PIC and IOAPIC to LAPIC,
+/// and saving in that direction can neither lose one nor see it twice.
 VmState save_vm(const VmFd& vm, bool irqchip);
 
 /// Must be called before the vCPUs are loaded: setting the IOAPIC delivers its pending edges, which

@@ -1,0 +1,36 @@
+// The addon's entry point: what `lib/native/binding.ts` describes.
+#include <napi.h>
+
+#include "addon/convert.h"
+#include "addon/environment.h"
+#include "addon/files.h"
+#include "addon/host.h"
+#include "addon/image_object.h"
+#include "addon/machine_object.h"
+
+namespace kvmsnap {
+
+namespace {
+
+void setup(const Napi::CallbackInfo& info) {
+  guard(info.Env(),
+        [&] { Environment::of(info.Env()).set_error_class(to_function(info[0], "errorClass")); });
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment(env));
+  MachineObject::define(env, exports);
+  ImageObject::define(env, exports);
+  exports["setup"] = Napi::Function::New<setup>(env, "setup");
+  exports["host"] = Napi::Function::New<host>(env, "host");
+  exports["createMachine"] = Napi::Function::New<MachineObject::create>(env, "createMachine");
+  exports["imageFromFiles"] = Napi::Function::New<image_from_files>(env, "imageFromFiles");
+  exports["digestFile"] = Napi::Function::New<digest_file_in_background>(env, "digestFile");
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(kvmsnap, initialise)
+
+}  // namespace kvmsnap

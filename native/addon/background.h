@@ -1,0 +1,80 @@
+// Long work on a thread of its own: a promise, progress, cancellation.
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "addon/convert.h"
+#include "addon/js_queue.h"
+#include "addon/promise.h"
+#include "memory/image_writer.h"
+
+namespace kvmsnap {
+
+/// What the environment's thread owns of the work. When the environment ends the work is cancelled,
+/// so that nobody writes files for a caller that is gone.
+class BackgroundWork final : public EnvironmentUser {
+ public:
+  explicit BackgroundWork(std::shared_ptr<WorkControl> control) : control_(std::move(control)) {}
+  void environment_ends() override {
+    control_->cancelled = true;
+    // On its own thread for the last time: afterwards the object may be freed on any.
+    progress.Reset();
+  }
+
+  Napi::FunctionReference progress;
+
+ private:
+  std::shared_ptr<WorkControl> control_;
+};
+
+/// Starts `work(control)` and returns `{ done: Promise, cancel() }`. `progress`, a function or
+/// undefined, is called with the bytes done so far, at most every 50 ms.
+template <typename Work, typename ToJs>
+Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value& progress,
+                             Work work, ToJs to_js) {
+  using namespace std::chrono;
+  auto control = std::make_shared<WorkControl>();
+  auto registration = std::make_shared<BackgroundWork>(control);
+  auto queue = JsQueue::create(env, name);
+  Environment::of(env).add(registration.get());
+  PendingPromise promise(env);
+
+  if (!progress.IsUndefined()) {
+    registration->progress = Napi::Persistent(to_function(progress, "progress"));
+    auto last = std::make_shared<std::atomic<int64_t>>(0);
+    control->on_progress = [queue, registration, last, bare = control.get()] {
+      int64_t now = duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+      int64_t before = last->load(std::memory_order_relaxed);
+      if (now - before < 50 || !last->compare_exchange_strong(before, now)) return;
+      uint64_t bytes = bare->done_bytes.load(std::memory_order_relaxed);
+      queue->post([registration, bytes](Napi::Env task_env) {
+        registration->progress.Call({Napi::Number::New(task_env, static_cast<double>(bytes))});
+      });
+    };
+  }
+
+  std::thread([=, work = std::move(work)] {
+    auto result = attempt([&] { return work(*control); });
+    auto outcome = std::make_shared<decltype(result)>(std::move(result));
+    queue->post([=](Napi::Env task_env) {
+      control->on_progress = nullptr;
+      registration->progress.Reset();
+      Environment::of(task_env).remove(registration.get());
+      promise.settle(task_env, *outcome, to_js);
+      queue->close();
+    });
+  }).detach();
+
+  Napi::Object handle = Napi::Object::New(env);
+  handle["done"] = promise.promise();
+  handle["cancel"] = Napi::Function::New(
+      env, [control](const Napi::CallbackInfo&) { control->cancelled = true; }, "cancel");
+  return handle;
+}
+
+}  // namespace kvmsnap

@@ -1,0 +1,80 @@
+#include "addon/files.h"
+
+#include <fcntl.h>
+
+#include "addon/background.h"
+#include "addon/convert.h"
+#include "addon/environment.h"
+#include "addon/image_object.h"
+#include "addon/sha256.h"
+
+namespace kvmsnap {
+
+namespace {
+
+constexpr uint64_t kLargestChunk = 64 << 20;
+
+std::vector<GpaRange> to_ranges(const Napi::Value& value) {
+  Napi::Array array = to_array(value, "regions");
+  std::vector<GpaRange> ranges;
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    Napi::Object range = to_object(array.Get(i), "a region");
+    ranges.push_back({to_address(range.Get("gpa"), "gpa"), to_uint64(range.Get("size"), "size")});
+  }
+  return ranges;
+}
+
+std::vector<Extent> to_extents(const Napi::Value& value) {
+  Napi::Array array = to_array(value, "extents");
+  std::vector<Extent> extents;
+  extents.reserve(array.Length());
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    Napi::Object extent = to_object(array.Get(i), "an extent");
+    extents.push_back({.file = to_uint32(extent.Get("file"), "file"),
+                       .gpa = to_address(extent.Get("gpa"), "gpa"),
+                       .length = to_uint64(extent.Get("length"), "length"),
+                       .offset = to_uint64(extent.Get("offset"), "offset")});
+  }
+  return extents;
+}
+
+}  // namespace
+
+Napi::Value image_from_files(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    Napi::Array fds = to_array(info[0], "fds");
+    std::vector<std::shared_ptr<const BackingFile>> files;
+    for (uint32_t i = 0; i < fds.Length(); i++) {
+      files.push_back(BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds"))));
+    }
+    return ImageObject::wrap(
+        info.Env(),
+        std::make_shared<const Image>(to_ranges(info[1]), std::move(files), to_extents(info[2])));
+  });
+}
+
+Napi::Value digest_file_in_background(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    UniqueFd fd(::fcntl(static_cast<int>(to_uint32(info[0], "fd")), F_DUPFD_CLOEXEC, 3));
+    if (!fd) throw_system("fcntl");
+    uint64_t chunk = to_uint64(info[1], "chunkSize");
+    if (chunk == 0 || chunk > kLargestChunk) {
+      throw Error("ERR_INVALID_ARGUMENT", "chunkSize must be 1 byte to 64 MiB");
+    }
+    auto file = std::make_shared<UniqueFd>(std::move(fd));
+    return start_background(
+        info.Env(), "kvmsnap-digest", info[2],
+        [file, chunk](WorkControl& control) {
+          return digest_file(file->get(), chunk, make_openssl_sha256, control);
+        },
+        [](Napi::Env env, const WrittenPart& digested) -> Napi::Value {
+          Napi::Object result = Napi::Object::New(env);
+          result["sha256"] = from_bytes(env, digested.sha256);
+          result["crc32c"] = from_checksums(env, digested);
+          result["size"] = static_cast<double>(digested.size);
+          return result;
+        });
+  });
+}
+
+}  // namespace kvmsnap

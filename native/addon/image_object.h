@@ -1,0 +1,40 @@
+// NativeImage of lib/native/binding.ts.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "memory/image.h"
+#include "memory/image_writer.h"
+
+namespace kvmsnap {
+
+class ImageObject final : public Napi::ObjectWrap<ImageObject> {
+ public:
+  static void define(Napi::Env env, Napi::Object exports);
+  static Napi::Value wrap(Napi::Env env, std::shared_ptr<const Image> image);
+
+  explicit ImageObject(const Napi::CallbackInfo& info);
+
+  /// Throws ERR_CLOSED.
+  const std::shared_ptr<const Image>& image() const;
+
+ private:
+  Napi::Value regions(const Napi::CallbackInfo& info);
+  Napi::Value content_bytes(const Napi::CallbackInfo& info);
+  Napi::Value read(const Napi::CallbackInfo& info);
+  Napi::Value part_count(const Napi::CallbackInfo& info);
+  Napi::Value write(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<const Image> image_;
+};
+
+/// A part's CRC-32Cs as a Uint32Array.
+Napi::Value from_checksums(Napi::Env env, const WrittenPart& part);
+
+/// The image in a NativeImage. Throws ERR_INVALID_ARGUMENT for any other value.
+std::shared_ptr<const Image> image_of(Napi::Env env, const Napi::Value& value);
+
+}  // namespace kvmsnap

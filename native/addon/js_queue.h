@@ -1,0 +1,43 @@
+// A way from any thread to the environment's: closures that run there in order.
+#pragma once
+
+#include <napi.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "addon/environment.h"
+
+namespace kvmsnap {
+
+class JsQueue final : public EnvironmentUser, public std::enable_shared_from_this<JsQueue> {
+ public:
+  using Task = std::function<void(Napi::Env)>;
+
+  /// Keeps the event loop alive until unref'd.
+  static std::shared_ptr<JsQueue> create(Napi::Env env, const char* name);
+  ~JsQueue() override;
+
+  /// From any thread. Dropped, with everything it holds, once the environment has ended. An
+  /// exception of the task's becomes an uncaught exception of the environment's.
+  void post(Task task);
+  /// On the environment's thread.
+  void ref();
+  void unref();
+  /// On the environment's thread: no task runs from here on.
+  void close();
+
+  void environment_ends() override;
+
+ private:
+  JsQueue() = default;
+  static void run(napi_env env, napi_value, void*, void* data);
+
+  std::mutex mutex_;
+  napi_env env_ = nullptr;
+  /// Null once closed: Node frees it with the environment, whoever still holds it.
+  napi_threadsafe_function function_ = nullptr;
+};
+
+}  // namespace kvmsnap

@@ -1,0 +1,203 @@
+// Memory, slots, registers and state of a NativeMachine.
+#include "addon/machine_jobs.h"
+
+#include <cstring>
+
+#include "addon/convert.h"
+#include "addon/environment.h"
+#include "addon/image_object.h"
+#include "addon/state_convert.h"
+
+namespace kvmsnap {
+
+namespace {
+
+constexpr uint64_t kLargestRead = uint64_t{1} << 30;
+using Access = Machine::Access;
+
+Napi::Value bytes_to_js(Napi::Env env, const std::vector<uint8_t>& bytes) {
+  return from_bytes(env, bytes);
+}
+
+VcpuSection to_section(const Napi::Value& value) {
+  std::string name = value.ToString();
+  std::optional<VcpuSection> section = vcpu_section_by_name(name);
+  if (!section) throw Error("ERR_INVALID_ARGUMENT", "there is no vCPU section " + name);
+  return *section;
+}
+
+}  // namespace
+
+Napi::Value MachineObject::read_memory(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    uint64_t gpa = to_address(info[0], "gpa");
+    uint64_t length = to_uint64(info[1], "length");
+    if (length > kLargestRead) {
+      throw Error("ERR_INVALID_ARGUMENT", "at most 1 GiB can be read at a time");
+    }
+    auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), length);
+    machine().memory().read(gpa, {buffer.Data(), length});
+    return buffer;
+  });
+}
+
+void MachineObject::write_memory(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    machine().memory().write(to_address(info[0], "gpa"), to_bytes_view(info[1], "bytes"));
+  });
+}
+
+Napi::Value MachineObject::regions(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] { return from_regions(info.Env(), machine().memory().regions()); });
+}
+
+Napi::Value MachineObject::add_slot(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Change,
+        [spec = to_region(info[0])](Machine& machine) { machine.add_slot(spec); }, undefined);
+  });
+}
+
+Napi::Value MachineObject::remove_slot(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Change,
+        [slot = to_uint32(info[0], "slot")](Machine& machine) { machine.remove_slot(slot); },
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::set_slot_flags(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Change,
+        [slot = to_uint32(info[0], "slot"), flags = to_uint32(info[1], "flags")](Machine& machine) {
+          machine.set_slot_flags(slot, flags);
+        },
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::get_dirty_log(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
+        [slot = to_uint32(info[0], "slot")](Machine& machine) { return machine.dirty_log(slot); },
+        [](Napi::Env env, const std::vector<uint64_t>& words) {
+          return from_bytes(env,
+                            {reinterpret_cast<const uint8_t*>(words.data()), words.size() * 8});
+        });
+  });
+}
+
+Napi::Value MachineObject::clear_dirty_log(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    std::span<const uint8_t> bytes = to_bytes_view(info[3], "bitmap");
+    std::vector<uint64_t> words((bytes.size() + 7) / 8);
+    if (!bytes.empty()) std::memcpy(words.data(), bytes.data(), bytes.size());
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
+        [slot = to_uint32(info[0], "slot"), first = to_uint64(info[1], "firstPage"),
+         pages = to_uint32(info[2], "pages"),
+         words](Machine& machine) mutable { machine.clear_dirty_log(slot, first, pages, words); },
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::get_vcpu(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Inspect,
+        [vcpu = to_uint32(info[0], "vcpu"), section = to_section(info[1])](Machine& machine) {
+          return machine.get_section(vcpu, section);
+        },
+        bytes_to_js);
+  });
+}
+
+Napi::Value MachineObject::set_vcpu(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Change,
+        [vcpu = to_uint32(info[0], "vcpu"), section = to_section(info[1]),
+         bytes = to_bytes_copy(info[2], "bytes")](Machine& machine) {
+          machine.set_section(vcpu, section, bytes);
+        },
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::get_msrs(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    if (!info[1].IsTypedArray() ||
+        info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
+      throw Error("ERR_INVALID_ARGUMENT", "indices must be a Uint32Array");
+    }
+    auto array = info[1].As<Napi::Uint32Array>();
+    std::vector<uint32_t> indices(array.Data(), array.Data() + array.ElementLength());
+    return standing_job(
+        info.Env(), Access::Inspect,
+        [vcpu = to_uint32(info[0], "vcpu"), indices](Machine& machine) {
+          return machine.get_msrs(vcpu, indices);
+        },
+        bytes_to_js);
+  });
+}
+
+Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    Napi::Object options = to_object(info[1], "options");
+    PendingPromise promise(env);
+    machine().run_solo(
+        to_uint32(info[0], "vcpu"), to_bool(options.Get("dispatch"), "dispatch"),
+        to_bool(options.Get("singleStep"), "singleStep"),
+        [queue = queue_, self = self_, promise](std::variant<OwnedExit, Error> exit) {
+          queue->post([=](Napi::Env task_env) {
+            promise.settle(task_env, Outcome<OwnedExit>(exit), from_exit);
+            if (*self != nullptr) (*self)->end_call();
+          });
+        });
+    begin_call();
+    return promise.promise();
+  });
+}
+
+void MachineObject::answer_vcpu(const Napi::CallbackInfo& info) {
+  guard(info.Env(),
+        [&] { machine().answer_solo(to_uint32(info[0], "vcpu"), to_bytes_copy(info[1], "data")); });
+}
+
+Napi::Value MachineObject::save_state(const Napi::CallbackInfo& info) {
+  return standing_job(
+      info.Env(), Access::Inspect, [](Machine& machine) { return machine.save_state(); },
+      from_state);
+}
+
+Napi::Value MachineObject::load_state(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Change,
+        [state = to_state(info[0])](Machine& machine) { machine.load_state(state); }, undefined);
+  });
+}
+
+Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    bool pause_after = info[0].ToString().Utf8Value() == "pause";
+    auto asked = std::chrono::steady_clock::now();
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
+        [pause_after, asked](Machine& machine) { return machine.freeze(asked, pause_after); },
+        [](Napi::Env env, const Frozen& frozen) -> Napi::Value {
+          Napi::Object result = Napi::Object::New(env);
+          result["state"] = from_state(env, frozen.state);
+          result["image"] = ImageObject::wrap(env, frozen.image);
+          result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
+          return result;
+        });
+  });
+}
+
+}  // namespace kvmsnap

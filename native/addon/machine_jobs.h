@@ -1,0 +1,41 @@
+// Calls of a NativeMachine that are jobs of its crew and come back as promises.
+#pragma once
+
+#include "addon/machine_object.h"
+
+namespace kvmsnap {
+
+inline Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
+
+template <typename Submit, typename Work, typename ToJs>
+Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
+  PendingPromise promise(env);
+  // The job runs on the machine's own thread, so the machine outlives it.
+  Machine* bare = &machine();
+  auto job = [bare, queue = queue_, self = self_, promise, work, to_js](bool cancelled) mutable {
+    auto result = attempt([&] {
+      if (cancelled) throw Error("ERR_CLOSED", "the machine was closed");
+      return work(*bare);
+    });
+    auto outcome = std::make_shared<decltype(result)>(std::move(result));
+    queue->post([=](Napi::Env task_env) {
+      promise.settle(task_env, *outcome, to_js);
+      if (*self != nullptr) (*self)->end_call();
+    });
+  };
+  submit(Crew::Job(job));
+  begin_call();
+  return promise.promise();
+}
+
+template <typename Work, typename ToJs>
+Napi::Value MachineObject::standing_job(Napi::Env env, Machine::Access access, Work work,
+                                        ToJs to_js) {
+  return guard(env, [&] {
+    return promise_job(
+        env, [&](Crew::Job job) { machine().submit_standing(access, std::move(job)); }, work,
+        to_js);
+  });
+}
+
+}  // namespace kvmsnap

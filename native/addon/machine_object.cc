@@ -1,0 +1,317 @@
+// The life of a NativeMachine: creation, states, references, events.
+#include "addon/machine_object.h"
+
+#include "addon/convert.h"
+#include "addon/environment.h"
+#include "addon/machine_jobs.h"
+#include "addon/state_convert.h"
+
+namespace kvmsnap {
+
+/// Events go to the object through the queue. The queue drops them when the environment has ended.
+class JsMachineEvents final : public MachineEvents {
+ public:
+  using Target = std::shared_ptr<MachineObject*>;
+
+  JsMachineEvents(std::shared_ptr<JsQueue> queue, Target target)
+      : queue_(std::move(queue)), target_(std::move(target)) {}
+
+  void stopped(Stop stop) override {
+    queue_->post([target = target_, stop = std::move(stop)](Napi::Env env) {
+      if (*target != nullptr) (*target)->on_stopped(env, stop);
+    });
+  }
+  void output(Stream stream) override {
+    queue_->post([target = target_, stream](Napi::Env env) {
+      if (*target != nullptr) (*target)->on_output(env, stream);
+    });
+  }
+  void claimed_exit(unsigned vcpu, ClaimId claim, OwnedExit exit) override {
+    queue_->post([target = target_, vcpu, claim, exit = std::move(exit)](Napi::Env env) {
+      if (*target != nullptr) (*target)->on_claimed_exit(env, vcpu, claim, exit);
+    });
+  }
+
+ private:
+  std::shared_ptr<JsQueue> queue_;
+  Target target_;
+};
+
+void MachineObject::Owner::environment_ends() {
+  ended = true;
+  machine->close([] {});
+}
+
+void MachineObject::define(Napi::Env env, Napi::Object) {
+  Napi::Function constructor =
+      DefineClass(env, "NativeMachine",
+                  {InstanceAccessor<&MachineObject::status>("status"),
+                   InstanceMethod<&MachineObject::resume>("resume"),
+                   InstanceMethod<&MachineObject::pause>("pause"),
+                   InstanceMethod<&MachineObject::kill>("kill"),
+                   InstanceMethod<&MachineObject::close>("close"),
+                   InstanceMethod<&MachineObject::ref>("ref"),
+                   InstanceMethod<&MachineObject::unref>("unref"),
+                   InstanceMethod<&MachineObject::read_memory>("readMemory"),
+                   InstanceMethod<&MachineObject::write_memory>("writeMemory"),
+                   InstanceMethod<&MachineObject::regions>("regions"),
+                   InstanceMethod<&MachineObject::add_slot>("addSlot"),
+                   InstanceMethod<&MachineObject::remove_slot>("removeSlot"),
+                   InstanceMethod<&MachineObject::set_slot_flags>("setSlotFlags"),
+                   InstanceMethod<&MachineObject::get_dirty_log>("getDirtyLog"),
+                   InstanceMethod<&MachineObject::clear_dirty_log>("clearDirtyLog"),
+                   InstanceMethod<&MachineObject::get_vcpu>("getVcpu"),
+                   InstanceMethod<&MachineObject::set_vcpu>("setVcpu"),
+                   InstanceMethod<&MachineObject::get_msrs>("getMsrs"),
+                   InstanceMethod<&MachineObject::run_vcpu>("runVcpu"),
+                   InstanceMethod<&MachineObject::answer_vcpu>("answerVcpu"),
+                   InstanceMethod<&MachineObject::save_state>("saveState"),
+                   InstanceMethod<&MachineObject::load_state>("loadState"),
+                   InstanceMethod<&MachineObject::freeze>("freeze"),
+                   InstanceMethod<&MachineObject::serial_input>("serialInput"),
+                   InstanceMethod<&MachineObject::set_output_flow>("setOutputFlow"),
+                   InstanceMethod<&MachineObject::claim_ports>("claimPorts"),
+                   InstanceMethod<&MachineObject::claim_mmio>("claimMmio"),
+                   InstanceMethod<&MachineObject::unclaim>("unclaim"),
+                   InstanceMethod<&MachineObject::complete_exit>("completeExit"),
+                   InstanceMethod<&MachineObject::set_irq_line>("setIrqLine")});
+  Environment::of(env).machine_class = Napi::Persistent(constructor);
+}
+
+Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    MachineConfig config = to_config(env, info[0]);
+    Napi::Object events = to_object(info[1], "events");
+    auto queue = JsQueue::create(env, "kvmsnap-machine");
+    auto self = std::make_shared<MachineObject*>(nullptr);
+    PendingPromise promise(env);
+    // Held by the first task only, which runs or is dropped while the environment lives.
+    auto held_events = std::make_shared<Napi::ObjectReference>(Napi::Persistent(events));
+
+    auto owner = std::make_shared<Owner>();
+    auto created = [=](std::optional<Error> failure) {
+      queue->post([=](Napi::Env task_env) {
+        Outcome<Nothing> outcome = Nothing{};
+        if (failure) outcome = *failure;
+        promise.settle(task_env, outcome, [&](Napi::Env) -> Napi::Value {
+          Parts parts{owner, queue};
+          auto external = Napi::External<Parts>::New(task_env, &parts);
+          Napi::Object object = Environment::of(task_env).machine_class.New({external});
+          object.Set("events", held_events->Value());
+          MachineObject* wrapper = Unwrap(object);
+          wrapper->self_ = self;
+          *self = wrapper;
+          wrapper->update_references();
+          return object;
+        });
+        held_events->Reset();
+        if (!failure) return;
+        Environment::of(task_env).remove(owner.get());
+        queue->close();
+      });
+    };
+    try {
+      owner->machine = Machine::create(std::move(config),
+                                       std::make_unique<JsMachineEvents>(queue, self), created);
+    } catch (...) {
+      queue->close();
+      throw;
+    }
+    Environment::of(env).add(owner.get());
+    return promise.promise();
+  });
+}
+
+MachineObject::MachineObject(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<MachineObject>(info) {
+  guard(info.Env(), [&] {
+    // Only `create` has an External to give.
+    if (!info[0].IsExternal()) {
+      throw Error("ERR_INVALID_ARGUMENT", "machines come from createMachine only");
+    }
+    Parts& parts = *info[0].As<Napi::External<Parts>>().Data();
+    owner_ = parts.owner;
+    machine_ = owner_->machine;
+    queue_ = parts.queue;
+  });
+}
+
+// A machine that JavaScript forgot, or an environment's end: freed in the background.
+MachineObject::~MachineObject() {
+  if (owner_ == nullptr) return;
+  if (self_) *self_ = nullptr;
+  machine_->close([] {});
+  if (owner_->ended) return;
+  Environment::of(Env()).remove(owner_.get());
+  queue_->close();
+}
+
+Machine& MachineObject::machine() const {
+  if (machine_ == nullptr) throw Error("ERR_CLOSED", "the machine was closed");
+  return *machine_;
+}
+
+void MachineObject::begin_call() {
+  calls_++;
+  update_references();
+}
+
+void MachineObject::end_call() {
+  calls_--;
+  update_references();
+}
+
+void MachineObject::update_references() {
+  bool running = machine_->status() == Status::Running;
+  bool hold_loop = calls_ > 0 || (running && !unrefd_);
+  if (hold_loop != holds_loop_) hold_loop ? queue_->ref() : queue_->unref();
+  holds_loop_ = hold_loop;
+  bool hold_self = calls_ > 0 || running;
+  if (hold_self == holds_self_) return;
+  holds_self_ = hold_self;
+  if (hold_self) {
+    Ref();
+  } else {
+    Unref();
+  }
+}
+
+Napi::Value MachineObject::status(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), status_name(machine_->status()));
+}
+
+Napi::Value MachineObject::resume(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    machine().resume();
+    update_references();
+    PendingPromise promise(env);
+    promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
+    return promise.promise();
+  });
+}
+
+Napi::Value MachineObject::pause(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().pause(std::move(job)); }, [](Machine&) {},
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::kill(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().kill(std::move(job)); }, [](Machine&) {},
+        undefined);
+  });
+}
+
+Napi::Value MachineObject::close(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    PendingPromise promise(env);
+    begin_call();
+    machine().close([queue = queue_, promise, self = self_] {
+      queue->post([=](Napi::Env task_env) {
+        promise.settle(task_env, Outcome<Nothing>(Nothing{}), undefined);
+        if (*self != nullptr) (*self)->end_call();
+        // Nothing can come any more: let go of the event loop's handle now, not at the next GC.
+        queue->close();
+      });
+    });
+    return promise.promise();
+  });
+}
+
+void MachineObject::ref(const Napi::CallbackInfo&) {
+  unrefd_ = false;
+  update_references();
+}
+
+void MachineObject::unref(const Napi::CallbackInfo&) {
+  unrefd_ = true;
+  update_references();
+}
+
+void MachineObject::on_stopped(Napi::Env env, const Stop& stop) {
+  // What the guest wrote before it stopped comes before the news that it did.
+  on_output(env, Stream::Serial);
+  on_output(env, Stream::Debug);
+  update_references();
+  Napi::Object handlers = events().As<Napi::Object>();
+  handlers.Get("stopped").As<Napi::Function>().Call(handlers, {from_stop(env, stop)});
+}
+
+void MachineObject::on_output(Napi::Env env, Stream stream) {
+  std::vector<uint8_t> bytes = machine_->take_output(stream);
+  if (bytes.empty()) return;
+  Napi::Object handlers = events().As<Napi::Object>();
+  handlers.Get("output").As<Napi::Function>().Call(
+      handlers, {Napi::Number::New(env, stream == Stream::Serial ? 0 : 1), from_bytes(env, bytes)});
+}
+
+void MachineObject::on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim,
+                                    const OwnedExit& exit) {
+  Napi::Object handlers = events().As<Napi::Object>();
+  handlers.Get("exit").As<Napi::Function>().Call(
+      handlers,
+      {Napi::Number::New(env, vcpu), Napi::Number::New(env, claim), from_exit(env, exit)});
+}
+
+Napi::Value MachineObject::serial_input(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    size_t taken = machine().serial_input(to_bytes_view(info[0], "bytes"));
+    return Napi::Number::New(info.Env(), static_cast<double>(taken));
+  });
+}
+
+void MachineObject::set_output_flow(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    uint32_t stream = to_uint32(info[0], "stream");
+    machine().set_output_flow(stream == 0 ? Stream::Serial : Stream::Debug,
+                              to_bool(info[1], "flowing"));
+  });
+}
+
+Napi::Value MachineObject::claim_ports(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    uint32_t base = to_uint32(info[0], "base");
+    if (base > 0xFFFF) throw Error("ERR_INVALID_ARGUMENT", "ports are numbered 0 to 0xFFFF");
+    ClaimId claim =
+        machine().claim_ports(static_cast<uint16_t>(base), to_uint32(info[1], "length"));
+    return Napi::Number::New(info.Env(), claim);
+  });
+}
+
+Napi::Value MachineObject::claim_mmio(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    ClaimId claim = machine().claim_mmio(to_address(info[0], "gpa"), to_uint64(info[1], "length"));
+    return Napi::Number::New(info.Env(), claim);
+  });
+}
+
+void MachineObject::unclaim(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] { machine().release_claim(to_uint32(info[0], "claim")); });
+}
+
+void MachineObject::complete_exit(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    uint32_t vcpu = to_uint32(info[0], "vcpu");
+    if (info[1].IsUndefined()) return machine().complete_exit(vcpu, std::vector<uint8_t>{});
+    if (info[1].IsTypedArray()) {
+      return machine().complete_exit(vcpu, to_bytes_copy(info[1], "data"));
+    }
+    // A handler that threw: a KvmsnapError, by its message.
+    Napi::Object error = to_object(info[1], "data");
+    machine().complete_exit(vcpu, Error("ERR_HANDLER", error.Get("message").ToString()));
+  });
+}
+
+void MachineObject::set_irq_line(const Napi::CallbackInfo& info) {
+  guard(info.Env(),
+        [&] { machine().set_irq_line(to_uint32(info[0], "gsi"), to_bool(info[1], "level")); });
+}
+
+}  // namespace kvmsnap

@@ -1,0 +1,105 @@
+// NativeMachine of lib/native/binding.ts.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "addon/js_queue.h"
+#include "addon/promise.h"
+#include "vmm/machine.h"
+
+namespace kvmsnap {
+
+class MachineObject final : public Napi::ObjectWrap<MachineObject> {
+ public:
+  static void define(Napi::Env env, Napi::Object exports);
+  /// createMachine of the binding.
+  static Napi::Value create(const Napi::CallbackInfo& info);
+
+  explicit MachineObject(const Napi::CallbackInfo& info);
+  ~MachineObject() override;
+
+  /// Closes the machine when its environment ends: its threads would run on in the process.
+  struct Owner final : EnvironmentUser {
+    std::shared_ptr<Machine> machine;
+    bool ended = false;
+    void environment_ends() override;
+  };
+  /// What `create` hands over to the constructor.
+  struct Parts {
+    std::shared_ptr<Owner> owner;
+    std::shared_ptr<JsQueue> queue;
+  };
+
+ private:
+  friend class JsMachineEvents;
+
+  Napi::Value status(const Napi::CallbackInfo& info);
+  Napi::Value resume(const Napi::CallbackInfo& info);
+  Napi::Value pause(const Napi::CallbackInfo& info);
+  Napi::Value kill(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+  void ref(const Napi::CallbackInfo& info);
+  void unref(const Napi::CallbackInfo& info);
+
+  Napi::Value read_memory(const Napi::CallbackInfo& info);
+  void write_memory(const Napi::CallbackInfo& info);
+  Napi::Value regions(const Napi::CallbackInfo& info);
+  Napi::Value add_slot(const Napi::CallbackInfo& info);
+  Napi::Value remove_slot(const Napi::CallbackInfo& info);
+  Napi::Value set_slot_flags(const Napi::CallbackInfo& info);
+  Napi::Value get_dirty_log(const Napi::CallbackInfo& info);
+  Napi::Value clear_dirty_log(const Napi::CallbackInfo& info);
+
+  Napi::Value get_vcpu(const Napi::CallbackInfo& info);
+  Napi::Value set_vcpu(const Napi::CallbackInfo& info);
+  Napi::Value get_msrs(const Napi::CallbackInfo& info);
+  Napi::Value run_vcpu(const Napi::CallbackInfo& info);
+  void answer_vcpu(const Napi::CallbackInfo& info);
+
+  Napi::Value save_state(const Napi::CallbackInfo& info);
+  Napi::Value load_state(const Napi::CallbackInfo& info);
+  Napi::Value freeze(const Napi::CallbackInfo& info);
+
+  Napi::Value serial_input(const Napi::CallbackInfo& info);
+  void set_output_flow(const Napi::CallbackInfo& info);
+  Napi::Value claim_ports(const Napi::CallbackInfo& info);
+  Napi::Value claim_mmio(const Napi::CallbackInfo& info);
+  void unclaim(const Napi::CallbackInfo& info);
+  void complete_exit(const Napi::CallbackInfo& info);
+  void set_irq_line(const Napi::CallbackInfo& info);
+
+  /// The machine, if it was not closed.
+  Machine& machine() const;
+
+  /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
+  template <typename Submit, typename Work, typename ToJs>
+  Napi::Value promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js);
+  /// For a standing machine.
+  template <typename Work, typename ToJs>
+  Napi::Value standing_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
+
+  void begin_call();
+  void end_call();
+  /// Keeps the event loop and this object alive while the machine runs or a call is under way.
+  void update_references();
+
+  // Events, on the environment's thread.
+  void on_stopped(Napi::Env env, const Stop& stop);
+  void on_output(Napi::Env env, Stream stream);
+  void on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim, const OwnedExit& exit);
+  Napi::Value events() { return Value().Get("events"); }
+
+  std::shared_ptr<Owner> owner_;
+  std::shared_ptr<Machine> machine_;
+  std::shared_ptr<JsQueue> queue_;
+  /// How a task of the queue finds this object: null when it is gone.
+  std::shared_ptr<MachineObject*> self_;
+  unsigned calls_ = 0;
+  bool unrefd_ = false;
+  bool holds_loop_ = true;
+  bool holds_self_ = false;
+};
+
+}  // namespace kvmsnap

@@ -1,0 +1,118 @@
+#include "vmm/crew.h"
+
+#include "vmm/kick.h"
+
+namespace kvmsnap {
+
+void Crew::launch(std::shared_ptr<void> owner, Job first, std::function<void()> last) {
+  std::thread leader(
+      [this, owner = std::move(owner), first = std::move(first), last = std::move(last)]() mutable {
+        lead(std::move(first), std::move(last));
+      });
+  // It ends when the machine is closed, and takes the last reference with it.
+  leader.detach();
+}
+
+void Crew::lead(Job first, std::function<void()> last) {
+  prepare_vcpu_thread();
+  first(false);
+  serve(0);
+  for (std::thread& helper : helpers_) helper.join();
+  last();
+}
+
+void Crew::enlist(const std::vector<kvm_run*>& run_pages) {
+  std::lock_guard lock(mutex_);
+  unsigned count = static_cast<unsigned>(run_pages.size());
+  run_pages_ = run_pages;
+  allowed_ = std::make_unique<std::atomic<bool>[]>(count);
+  threads_.resize(count);
+  inside_.resize(count);
+  threads_[0] = ::pthread_self();
+  for (unsigned index = 1; index < count; index++) {
+    helpers_.emplace_back([this, index] {
+      prepare_vcpu_thread();
+      serve(index);
+    });
+    threads_[index] = helpers_.back().native_handle();
+  }
+  allowed_count_ = count;
+}
+
+bool Crew::wanted(unsigned index) const {
+  return running_ && jobs_.empty() && !job_in_progress_ && !dismissed_ &&
+         (!only_ || *only_ == index);
+}
+
+void Crew::refresh() {
+  bool revoked = false;
+  for (unsigned index = 0; index < allowed_count_; index++) {
+    bool now = wanted(index);
+    bool before = allowed_[index].exchange(now, std::memory_order_seq_cst);
+    if (before && !now) revoked = true;
+    // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped.
+    if (!now && inside_[index]) kick(threads_[index], *run_pages_[index]);
+  }
+  if (revoked || dismissed_) work_.wake_waiters();
+  changed_.notify_all();
+}
+
+void Crew::submit(Job job) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!dismissed_) {
+      jobs_.push_back(std::move(job));
+      refresh();
+      return;
+    }
+  }
+  job(true);
+}
+
+void Crew::set_running(bool running, std::optional<unsigned> only) {
+  std::lock_guard lock(mutex_);
+  running_ = running;
+  only_ = only;
+  refresh();
+}
+
+void Crew::dismiss() {
+  std::lock_guard lock(mutex_);
+  dismissed_ = true;
+  refresh();
+}
+
+void Crew::serve(unsigned index) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    bool leads = index == 0;
+    if (leads && !jobs_.empty() && inside_count_ == 0) {
+      Job job = std::move(jobs_.front());
+      jobs_.pop_front();
+      job_in_progress_ = true;
+      bool cancelled = dismissed_;
+      lock.unlock();
+      job(cancelled);
+      // Captures may hold references whose release takes locks.
+      job = nullptr;
+      lock.lock();
+      job_in_progress_ = false;
+      refresh();
+    } else if (dismissed_ && (!leads || (inside_count_ == 0 && jobs_.empty()))) {
+      return;
+    } else if (wanted(index)) {
+      inside_[index] = true;
+      inside_count_++;
+      allowed_[index].store(true, std::memory_order_seq_cst);
+      lock.unlock();
+      work_.run_vcpu(index);
+      lock.lock();
+      inside_[index] = false;
+      if (--inside_count_ == 0) changed_.notify_all();
+    } else {
+      changed_.wait(lock);
+    }
+  }
+}
+
+}  // namespace kvmsnap

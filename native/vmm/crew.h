@@ -1,0 +1,84 @@
+// The threads of a machine: one for each vCPU, started parked, and the rendezvous between them.
+//
+// Whatever needs the machine to stand still is a job. Jobs run one after the other on the thread of
+// vCPU 0, the leader, once every vCPU is parked; vCPUs that were running go on afterwards. So no
+// further thread is needed, JavaScript never waits, and a snapshot's pause has one hop.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "kvm/uapi.h"
+
+namespace kvmsnap {
+
+/// What the threads do. Implemented by the machine.
+class CrewWork {
+ public:
+  virtual ~CrewWork() = default;
+  /// Runs the guest on vCPU `index` until `Crew::may_run(index)` is false. Must not throw.
+  virtual void run_vcpu(unsigned index) = 0;
+  /// Wakes threads that wait for anything but KVM_RUN, so that they look at `may_run` again.
+  virtual void wake_waiters() = 0;
+};
+
+class Crew {
+ public:
+  /// `cancelled`: the crew is being dismissed, the job's work must not be done.
+  using Job = std::function<void(bool cancelled)>;
+
+  explicit Crew(CrewWork& work) : work_(work) {}
+
+  /// Starts the leader, which first runs `first` and, once dismissed and alone, `last`. `owner`
+  /// keeps the machine alive until then.
+  void launch(std::shared_ptr<void> owner, Job first, std::function<void()> last);
+  /// Called by the first job: starts the threads of the other vCPUs.
+  void enlist(const std::vector<kvm_run*>& run_pages);
+
+  void submit(Job job);
+  /// Lets vCPUs run, all or only one, whenever no job waits.
+  void set_running(bool running, std::optional<unsigned> only = std::nullopt);
+  /// Whether vCPU `index` may go on in the guest. Cheap: asked before every KVM_RUN.
+  bool may_run(unsigned index) const {
+    return allowed_ && index < allowed_count_ && allowed_[index].load(std::memory_order_seq_cst);
+  }
+  /// Ends all threads as soon as they are out of the guest; waiting jobs are cancelled.
+  void dismiss();
+  bool dismissed() const { return dismissed_.load(std::memory_order_seq_cst); }
+
+ private:
+  void lead(Job first, std::function<void()> last);
+  void serve(unsigned index);
+  /// Both with `mutex_` held.
+  bool wanted(unsigned index) const;
+  void refresh();
+
+  CrewWork& work_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  bool job_in_progress_ = false;
+  bool running_ = false;
+  std::optional<unsigned> only_;
+  std::atomic<bool> dismissed_ = false;
+
+  /// By vCPU. `allowed_` is what `wanted` said at the last change, readable without the lock.
+  std::unique_ptr<std::atomic<bool>[]> allowed_;
+  std::atomic<unsigned> allowed_count_ = 0;
+  std::vector<kvm_run*> run_pages_;
+  std::vector<pthread_t> threads_;
+  std::vector<bool> inside_;
+  unsigned inside_count_ = 0;
+  std::vector<std::thread> helpers_;
+};
+
+}  // namespace kvmsnap

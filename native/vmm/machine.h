@@ -1,0 +1,196 @@
+// A machine: VM, vCPUs, memory and devices put together, and its life.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kvm/kvm.h"
+#include "memory/guest_memory.h"
+#include "vmm/crew.h"
+#include "vmm/device_set.h"
+#include "vmm/exit.h"
+#include "vmm/machine_state.h"
+#include "vmm/output_buffer.h"
+#include "vmm/vcpu.h"
+
+namespace kvmsnap {
+
+enum class Status : uint8_t { Created, Running, Paused, Stopped, Poisoned, Closed };
+const char* status_name(Status status);
+
+struct MachineConfig {
+  std::vector<RegionSpec> regions;
+  bool irqchip = false;
+  DeviceChoice devices;
+  /// `kvm_cpuid_entry2[]` for each vCPU; its length is their number.
+  std::vector<std::vector<uint8_t>> cpuid;
+  /// Memory to start with, copy-on-write; else zeros.
+  std::shared_ptr<const Image> image;
+  /// State to start with; else what KVM gives a new vCPU.
+  std::optional<MachineState> state;
+};
+
+/// Why a machine stopped by itself or was poisoned.
+struct Stop {
+  /// As in NativeStop (lib/native/binding.ts).
+  std::string reason;
+  std::optional<uint32_t> code;
+  std::optional<Error> error;
+};
+
+/// Which of a machine's output streams.
+enum class Stream : uint8_t { Serial, Debug };
+
+/// What a machine tells its owner, from any of its threads. Must not throw, must not wait.
+class MachineEvents {
+ public:
+  virtual ~MachineEvents() = default;
+  virtual void stopped(Stop stop) = 0;
+  /// There is something to `take_output`.
+  virtual void output(Stream stream) = 0;
+  /// A vCPU touched a claimed range and waits for `complete_exit`.
+  virtual void claimed_exit(unsigned vcpu, ClaimId claim, OwnedExit exit) = 0;
+};
+
+/// Memory and state of one instant.
+struct Frozen {
+  MachineState state;
+  std::shared_ptr<const Image> image;
+  /// How long the guest stood still: 0 if it was not running.
+  std::chrono::nanoseconds pause{0};
+};
+
+/// Methods are called by the owner's thread, and none of them waits for a vCPU. What needs the
+/// machine to stand still is done in a job (`submit`), by way of the methods under "In a job".
+class Machine final : public std::enable_shared_from_this<Machine>,
+                      private CrewWork,
+                      private StopSink {
+ public:
+  /// Returns at once; `created` is called on the machine's leader thread, with an error or without.
+  static std::shared_ptr<Machine> create(MachineConfig config,
+                                         std::unique_ptr<MachineEvents> events,
+                                         std::function<void(std::optional<Error>)> created);
+  ~Machine() override = default;
+
+  Status status() const;
+  unsigned vcpu_count() const { return static_cast<unsigned>(config_.cpuid.size()); }
+  bool irqchip() const { return config_.irqchip; }
+
+  // Life. Wrong states throw ERR_STATE, ERR_POISONED or ERR_CLOSED.
+  void resume();
+  /// `done` is called once every vCPU stands at an instruction boundary.
+  void pause(Crew::Job done);
+  void kill(Crew::Job done);
+  /// Begins the end; idempotent. `closed` is called when everything is freed, at once if it was.
+  void close(std::function<void()> closed);
+  /// A job for which the machine may be running (it stands still meanwhile).
+  void submit(Crew::Job job);
+  /// A job that must not find the machine running. One that only looks may also look at a poisoned
+  /// machine, to find out what became of it.
+  enum class Access : uint8_t { Inspect, Change };
+  void submit_standing(Access access, Crew::Job job);
+  /// Runs one vCPU until its next exit. `done` gets it, or an error.
+  using SoloDone = std::function<void(std::variant<OwnedExit, Error>)>;
+  void run_solo(unsigned vcpu, bool dispatch, bool single_step, SoloDone done);
+  void answer_solo(unsigned vcpu, std::vector<uint8_t> data);
+
+  // At any time until closed.
+  GuestMemory& memory() { return memory_; }
+  std::vector<uint8_t> take_output(Stream stream);
+  void set_output_flow(Stream stream, bool flowing);
+  size_t serial_input(std::span<const uint8_t> bytes);
+  ClaimId claim_ports(uint16_t base, uint32_t length);
+  ClaimId claim_mmio(uint64_t gpa, uint64_t length);
+  void release_claim(ClaimId claim);
+  /// For a write `data` is empty. Throws ERR_STATE when the vCPU does not wait for one.
+  void complete_exit(unsigned vcpu, std::variant<std::vector<uint8_t>, Error> data);
+  void set_irq_line(uint32_t gsi, bool level);
+
+  // In a job.
+  std::vector<uint8_t> get_section(unsigned vcpu, VcpuSection section);
+  void set_section(unsigned vcpu, VcpuSection section, std::span<const uint8_t> bytes);
+  std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
+  MachineState save_state();
+  void load_state(const MachineState& state);
+  /// `asked` is when the guest was first kicked. `pause_after`: a running machine becomes paused.
+  Frozen freeze(std::chrono::steady_clock::time_point asked, bool pause_after);
+  void add_slot(const RegionSpec& spec);
+  void remove_slot(uint32_t slot);
+  void set_slot_flags(uint32_t slot, uint32_t flags);
+  std::vector<uint64_t> dirty_log(uint32_t slot);
+  void clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
+                       std::span<uint64_t> bitmap);
+
+ private:
+  struct Solo {
+    unsigned vcpu;
+    bool dispatch;
+    SoloDone done;
+  };
+
+  Machine(MachineConfig config, std::unique_ptr<MachineEvents> events);
+
+  void build();
+  void destroy();
+  void map_slot(const RegionSpec& spec) const;
+  Vcpu& vcpu(unsigned index);
+  /// With `mutex_` held: throws unless the status is one of `allowed`.
+  void require(std::initializer_list<Status> allowed, const char* call) const;
+  void require_open() const;
+  RamSizes ram_sizes() const;
+  void settle_all();
+
+  // On a vCPU's thread.
+  void run_vcpu(unsigned index) override;
+  void wake_waiters() override;
+  void stop(StopReason reason, uint32_t code) override;
+  void handle_exit(unsigned index, const Exit& exit);
+  /// False when nobody answers at the address.
+  bool dispatch(unsigned index, const Exit& exit);
+  bool access_bus(unsigned index, const Exit& exit, const IoBus& bus, uint64_t address,
+                  size_t size);
+  void ask_owner(unsigned index, ClaimId claim, const Exit& exit);
+  void settle(unsigned index);
+  void throttle(unsigned index);
+  void end(Status status, Stop stop);
+  void fail(const Error& error);
+  /// True when the exit went to whoever called run_solo.
+  bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
+  void finish_solo(std::variant<OwnedExit, Error> result);
+  bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
+  void inject_pending_timer(Vcpu& vcpu) const;
+
+  const MachineConfig config_;
+  std::unique_ptr<MachineEvents> events_;
+
+  /// Guards what follows; taken before any other lock.
+  mutable std::mutex mutex_;
+  Status status_ = Status::Created;
+  std::optional<Solo> solo_;
+  /// Everything is freed.
+  bool gone_ = false;
+  std::vector<std::function<void()>> when_closed_;
+  ClaimId next_claim_ = 1;
+
+  std::atomic<bool> killed_ = false;
+
+  OutputBuffer serial_output_;
+  OutputBuffer debug_output_;
+  IoBus ports_;
+  IoBus mmio_;
+  // In this order, so that vCPUs go before the VM and the VM before the memory it maps.
+  GuestMemory memory_;
+  VmFd vm_;
+  std::unique_ptr<DeviceSet> devices_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  Crew crew_;
+};
+
+}  // namespace kvmsnap

@@ -1,0 +1,293 @@
+// What a machine's vCPU threads do: the run loop, and who answers which exit.
+#include <cstring>
+
+#include "kvm/error.h"
+#include "vmm/kick.h"
+#include "vmm/machine.h"
+
+namespace kvmsnap {
+
+namespace {
+
+template <typename... Ts>
+struct Overloaded : Ts... {
+  using Ts::operator()...;
+};
+
+Error guest_crash(const std::string& what) { return Error("ERR_GUEST_CRASH", what); }
+
+std::string describe(const InternalErrorExit& exit) {
+  // KVM_INTERNAL_ERROR_EMULATION is what hostile or exotic code runs into.
+  std::string what = exit.suberror == KVM_INTERNAL_ERROR_EMULATION
+                         ? "KVM could not emulate an instruction of the guest"
+                         : "KVM internal error " + std::to_string(exit.suberror);
+  for (uint64_t value : exit.data) what.append(" ").append(hex(value));
+  return what;
+}
+
+}  // namespace
+
+void Machine::run_vcpu(unsigned index) {
+  Vcpu& cpu = *vcpus_[index];
+  kvm_run& run = cpu.fd().run();
+  try {
+    while (crew_.may_run(index)) {
+      cpu.incomplete = false;
+      cpu.open_data = {};
+      Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+      if (std::holds_alternative<InterruptedExit>(exit)) {
+        clear_kick(run);
+        continue;
+      }
+      cpu.incomplete = needs_completion(exit);
+      handle_exit(index, exit);
+    }
+    // An exit that was handed out raw stays open until its answer is there.
+    if (cpu.open_data.empty()) settle(index);
+  } catch (const Error& error) {
+    fail(error);
+  } catch (const std::exception& error) {
+    fail(Error("ERR_SYSTEM", error.what()));
+  }
+}
+
+void Machine::settle(unsigned index) {
+  Vcpu& cpu = *vcpus_[index];
+  kvm_run& run = cpu.fd().run();
+  // An access that crosses a page comes in pieces, each an exit of its own.
+  while (cpu.incomplete) {
+    kick_self(run);
+    Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+    {
+      std::lock_guard lock(mutex_);
+      cpu.open_data = {};
+    }
+    cpu.incomplete = needs_completion(exit);
+    if (!std::holds_alternative<InterruptedExit>(exit)) handle_exit(index, exit);
+  }
+  clear_kick(run);
+}
+
+void Machine::settle_all() {
+  for (unsigned index = 0; index < vcpus_.size(); index++) settle(index);
+}
+
+void Machine::wake_waiters() {
+  serial_output_.wake();
+  debug_output_.wake();
+  for (auto& cpu : vcpus_) cpu->wake();
+}
+
+void Machine::throttle(unsigned index) {
+  auto give_up = [&] { return !crew_.may_run(index); };
+  serial_output_.wait_for_room(give_up);
+  debug_output_.wait_for_room(give_up);
+}
+
+void Machine::handle_exit(unsigned index, const Exit& exit) {
+  if (deliver_solo(index, exit, false)) return;
+  std::visit(
+      Overloaded{
+          [&](const IoExit&) {
+            if (!dispatch(index, exit)) deliver_solo(index, exit, true);
+          },
+          [&](const MmioExit&) {
+            if (!dispatch(index, exit)) deliver_solo(index, exit, true);
+          },
+          [&](const HaltExit&) {
+            // Only without an in-kernel irqchip: nothing can wake this vCPU again.
+            if (!deliver_solo(index, exit, true)) end(Status::Stopped, {.reason = "halt"});
+          },
+          [&](const DebugExit&) {
+            // Nobody steps any more: the guest goes on at full speed.
+            if (!deliver_solo(index, exit, true)) vcpus_[index]->fd().set_guest_debug({});
+          },
+          [&](const ShutdownExit&) {
+            deliver_solo(index, exit, true);
+            end(Status::Stopped, {.reason = "shutdown"});
+          },
+          [&](const SystemEventExit& event) {
+            deliver_solo(index, exit, true);
+            bool reset = event.type == KVM_SYSTEM_EVENT_RESET;
+            end(Status::Stopped, {.reason = reset ? "reset" : "shutdown"});
+          },
+          [&](const FailEntryExit& failure) {
+            fail(guest_crash("the CPU refused to enter the guest, reason " + hex(failure.reason)));
+          },
+          [&](const InternalErrorExit& error) { fail(guest_crash(describe(error))); },
+          [&](const ErrorExit& error) {
+            fail(Error("ERR_GUEST_CRASH",
+                       error.error_number == EFAULT
+                           ? "guest memory could not be reached: a file it is mapped from was cut "
+                             "short, or memory is exhausted"
+                           : std::string("KVM_RUN: ") + std::strerror(error.error_number),
+                       "KVM_RUN", error.error_number));
+          },
+          [&](const InterruptedExit&) {},
+          [&](const DirtyRingFullExit&) {
+            fail(guest_crash("a dirty ring is full, and none is in use"));
+          },
+          [&](const UnsupportedExit& unknown) {
+            fail(guest_crash("KVM exit reason " + std::to_string(unknown.reason) +
+                             " is not supported"));
+          },
+      },
+      exit);
+}
+
+bool Machine::dispatch(unsigned index, const Exit& exit) {
+  if (const auto* io = std::get_if<IoExit>(&exit)) {
+    return access_bus(index, exit, ports_, io->port, io->size);
+  }
+  const auto& mmio = std::get<MmioExit>(exit);
+  return access_bus(index, exit, mmio_, mmio.gpa, mmio.data.size());
+}
+
+bool Machine::access_bus(unsigned index, const Exit& exit, const IoBus& bus, uint64_t address,
+                         size_t size) {
+  std::span<uint8_t> data = exit_data(exit);
+  BusTarget target = bus.find(address);
+  if (const auto* device = std::get_if<DeviceTarget>(&target)) {
+    {
+      std::lock_guard lock(devices_->mutex());
+      // A string instruction is `count` accesses to the same port.
+      for (size_t at = 0; at < data.size(); at += size) {
+        std::span<uint8_t> one = data.subspan(at, size);
+        if (is_read(exit)) {
+          device->device->read(device->offset, one);
+        } else {
+          device->device->write(device->offset, one);
+        }
+      }
+    }
+    throttle(index);
+    return true;
+  }
+  if (const auto* claim = std::get_if<ClaimId>(&target)) {
+    ask_owner(index, *claim, exit);
+    return true;
+  }
+  if (is_read(exit)) std::memset(data.data(), 0xFF, data.size());
+  return false;
+}
+
+void Machine::ask_owner(unsigned index, ClaimId claim, const Exit& exit) {
+  std::optional<Vcpu::Answer> answer = vcpus_[index]->wait_for_answer(
+      [&] { events_->claimed_exit(index, claim, own(exit)); }, [&] { return abandoned(); });
+  // Killed or closed while it waited: the guest does not go on.
+  if (!answer) return;
+  if (const Error* error = std::get_if<Error>(&*answer)) throw *error;
+  if (!is_read(exit)) return;
+  const auto& bytes = std::get<std::vector<uint8_t>>(*answer);
+  std::span<uint8_t> data = exit_data(exit);
+  if (bytes.size() != data.size()) {
+    throw Error("ERR_HANDLER", "the answer to a guest's read of " + std::to_string(data.size()) +
+                                   " bytes has " + std::to_string(bytes.size()));
+  }
+  std::memcpy(data.data(), bytes.data(), bytes.size());
+}
+
+void Machine::complete_exit(unsigned index, std::variant<std::vector<uint8_t>, Error> data) {
+  require_open();
+  if (!vcpu(index).answer(std::move(data))) {
+    throw Error("ERR_STATE", "vCPU " + std::to_string(index) + " does not wait for an answer");
+  }
+}
+
+void Machine::stop(StopReason reason, uint32_t code) {
+  switch (reason) {
+    case StopReason::ExitPort:
+      return end(Status::Stopped, {.reason = "exit-port", .code = code});
+    case StopReason::Reset:
+      return end(Status::Stopped, {.reason = "reset"});
+    case StopReason::PowerOff:
+      return end(Status::Stopped, {.reason = "power-off"});
+  }
+}
+
+void Machine::end(Status status, Stop stop) {
+  {
+    std::lock_guard lock(mutex_);
+    // The first reason counts. A kill also poisons a machine that was not running.
+    bool over = status_ == Status::Closed || status_ == Status::Poisoned ||
+                (status == Status::Stopped && status_ == Status::Stopped);
+    if (over) return;
+    status_ = status;
+    crew_.set_running(false);
+  }
+  events_->stopped(std::move(stop));
+}
+
+void Machine::fail(const Error& error) {
+  finish_solo(error);
+  end(Status::Poisoned, {.reason = "error", .error = error});
+}
+
+void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone done) {
+  vcpu(index);
+  {
+    std::lock_guard lock(mutex_);
+    require({Status::Created, Status::Paused}, "running one vCPU");
+    status_ = Status::Running;
+    solo_ = Solo{index, dispatch, std::move(done)};
+  }
+  // In a job, since the vCPU may be anywhere but in the guest only then.
+  crew_.submit([this, index, single_step](bool cancelled) {
+    if (cancelled) return finish_solo(Error("ERR_CLOSED", "the machine was closed"));
+    try {
+      kvm_guest_debug debug = {};
+      if (single_step) debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+      vcpus_[index]->fd().set_guest_debug(debug);
+    } catch (const Error& error) {
+      return fail(error);
+    }
+    std::lock_guard lock(mutex_);
+    if (status_ == Status::Running && solo_) crew_.set_running(true, index);
+  });
+}
+
+void Machine::answer_solo(unsigned index, std::vector<uint8_t> data) {
+  std::lock_guard lock(mutex_);
+  require({Status::Created, Status::Paused}, "answering an exit");
+  std::span<uint8_t> open = vcpu(index).open_data;
+  if (open.size() != data.size()) {
+    throw Error("ERR_INVALID_ARGUMENT", "the last exit of vCPU " + std::to_string(index) +
+                                            " waits for " + std::to_string(open.size()) +
+                                            " bytes, not " + std::to_string(data.size()));
+  }
+  std::memcpy(open.data(), data.data(), data.size());
+}
+
+bool Machine::deliver_solo(unsigned index, const Exit& exit, bool dispatched) {
+  SoloDone done;
+  OwnedExit owned = own(exit);
+  {
+    std::lock_guard lock(mutex_);
+    if (!solo_ || solo_->vcpu != index || (solo_->dispatch && !dispatched)) return false;
+    if (is_read(exit)) {
+      // What an undriven bus gives, unless answered.
+      std::span<uint8_t> data = exit_data(exit);
+      std::memset(data.data(), 0xFF, data.size());
+      vcpus_[index]->open_data = data;
+    }
+    done = std::move(solo_->done);
+    solo_.reset();
+    if (status_ == Status::Running) status_ = Status::Paused;
+    crew_.set_running(false);
+  }
+  done(std::move(owned));
+  return true;
+}
+
+void Machine::finish_solo(std::variant<OwnedExit, Error> result) {
+  SoloDone done;
+  {
+    std::lock_guard lock(mutex_);
+    if (!solo_) return;
+    done = std::move(solo_->done);
+    solo_.reset();
+  }
+  done(std::move(result));
+}
+
+}  // namespace kvmsnap

@@ -1,0 +1,144 @@
+// A machine's state as a value: saving, loading, freezing; registers and memory slots. All of it in
+// jobs, so that no vCPU runs.
+#include "vmm/machine_state.h"
+
+#include "kvm/error.h"
+#include "vmm/kick.h"
+#include "vmm/machine.h"
+
+namespace kvmsnap {
+
+std::vector<uint8_t> Machine::get_section(unsigned index, VcpuSection section) {
+  settle_all();
+  return vcpu(index).registers().get(section);
+}
+
+void Machine::set_section(unsigned index, VcpuSection section, std::span<const uint8_t> bytes) {
+  settle_all();
+  vcpu(index).registers().set(section, bytes);
+}
+
+std::vector<uint8_t> Machine::get_msrs(unsigned index, std::span<const uint32_t> indices) {
+  settle_all();
+  return vcpu(index).registers().get_msrs(indices);
+}
+
+// A LAPIC timer that fired while the vCPU stood still is a count inside KVM until the next entry,
+// and no ioctl shows it. This makes KVM move it into the IRR, where KVM_GET_LAPIC finds it.
+void Machine::inject_pending_timer(Vcpu& cpu) const {
+  PendingKick pending;
+  cpu.fd().unblock_signals_in_guest(true);
+  int error_number = cpu.fd().enter();
+  cpu.fd().unblock_signals_in_guest(false);
+  if (error_number != EINTR && error_number != EAGAIN) {
+    throw Error("ERR_IOCTL", "KVM_RUN with a pending signal did not return EINTR", "KVM_RUN",
+                error_number);
+  }
+}
+
+MachineState Machine::save_state() {
+  settle_all();
+  // No input byte and no interrupt from outside may come between the irqchip and the devices.
+  std::lock_guard lock(devices_->mutex());
+  if (config_.irqchip) {
+    for (auto& cpu : vcpus_) {
+      if (cpu->registers().has_countdown_timer()) inject_pending_timer(*cpu);
+    }
+  }
+  MachineState state;
+  state.vm = save_vm(vm_, config_.irqchip);
+  for (auto& cpu : vcpus_) state.vcpus.push_back(cpu->registers().save());
+  state.devices = devices_->save();
+  return state;
+}
+
+void Machine::load_state(const MachineState& state) {
+  if (state.vcpus.size() != vcpus_.size()) {
+    throw Error("ERR_SNAPSHOT_FORMAT", "the state has " + std::to_string(state.vcpus.size()) +
+                                           " vCPUs, the machine " + std::to_string(vcpus_.size()));
+  }
+  if (state.vm.irqchip.has_value() != config_.irqchip) {
+    throw Error("ERR_SNAPSHOT_FORMAT",
+                "the state and the machine differ in having an in-kernel irqchip");
+  }
+  settle_all();
+  std::lock_guard lock(devices_->mutex());
+  // Devices first: they are all checked before any of them changes.
+  devices_->load(state.devices);
+  load_vm(vm_, state.vm);
+  for (size_t i = 0; i < vcpus_.size(); i++) vcpus_[i]->registers().load(state.vcpus[i]);
+}
+
+Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_after) {
+  bool was_running = status() == Status::Running;
+  Frozen frozen;
+  frozen.state = save_state();
+  frozen.image = memory_.freeze();
+  if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
+  if (pause_after) {
+    finish_solo(own(InterruptedExit{}));
+    std::lock_guard lock(mutex_);
+    if (status_ == Status::Running) {
+      status_ = Status::Paused;
+      crew_.set_running(false);
+    }
+  }
+  return frozen;
+}
+
+void Machine::map_slot(const RegionSpec& spec) const {
+  vm_.set_user_memory_region(
+      {.slot = spec.slot,
+       .flags = spec.flags,
+       .guest_phys_addr = spec.gpa,
+       .memory_size = spec.size,
+       .userspace_addr = reinterpret_cast<uintptr_t>(memory_.host(spec.slot))});
+}
+
+void Machine::add_slot(const RegionSpec& spec) {
+  memory_.add(spec, nullptr);
+  try {
+    map_slot(spec);
+  } catch (...) {
+    memory_.remove(spec.slot);
+    throw;
+  }
+}
+
+void Machine::remove_slot(uint32_t slot) {
+  RegionSpec spec = memory_.region(slot);
+  vm_.set_user_memory_region({.slot = slot, .guest_phys_addr = spec.gpa, .memory_size = 0});
+  memory_.remove(slot);
+}
+
+void Machine::set_slot_flags(uint32_t slot, uint32_t flags) {
+  RegionSpec spec = memory_.region(slot);
+  spec.flags = flags;
+  map_slot(spec);
+  memory_.set_flags(slot, flags);
+}
+
+std::vector<uint64_t> Machine::dirty_log(uint32_t slot) {
+  RegionSpec spec = memory_.region(slot);
+  std::vector<uint64_t> bitmap((spec.size / kPageSize + 63) / 64);
+  vm_.dirty_log(slot, bitmap);
+  memory_.take_host_writes(slot, bitmap);
+  return bitmap;
+}
+
+void Machine::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
+                              std::span<uint64_t> bitmap) {
+  RegionSpec spec = memory_.region(slot);
+  uint64_t total = spec.size / kPageSize;
+  // Documentation/virt/kvm/api.rst 4.117: whole words, but at the end of the slot.
+  bool ends_well = pages % 64 == 0 || first_page + pages == total;
+  if (first_page % 64 != 0 || !ends_well || first_page > total || pages > total - first_page ||
+      bitmap.size() * 64 < pages) {
+    throw Error("ERR_INVALID_ARGUMENT",
+                "the range to clear starts and ends at a multiple of 64 pages, or at the slot's "
+                "end, and comes with a bit for each page");
+  }
+  vm_.clear_dirty_log(slot, first_page, pages, bitmap);
+}
+
+}  // namespace kvmsnap

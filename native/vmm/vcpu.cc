@@ -1,0 +1,51 @@
+#include "vmm/vcpu.h"
+
+namespace kvmsnap {
+
+std::span<uint8_t> exit_data(const Exit& exit) {
+  if (const auto* io = std::get_if<IoExit>(&exit)) return io->data;
+  if (const auto* mmio = std::get_if<MmioExit>(&exit)) return mmio->data;
+  return {};
+}
+
+bool is_read(const Exit& exit) {
+  if (const auto* io = std::get_if<IoExit>(&exit)) return !io->out;
+  if (const auto* mmio = std::get_if<MmioExit>(&exit)) return !mmio->write;
+  return false;
+}
+
+OwnedExit own(const Exit& exit) {
+  std::span<uint8_t> data = exit_data(exit);
+  return {exit, {data.begin(), data.end()}};
+}
+
+std::optional<Vcpu::Answer> Vcpu::wait_for_answer(const std::function<void()>& ask,
+                                                  const std::function<bool()>& give_up) {
+  std::unique_lock lock(mutex_);
+  waiting_ = true;
+  answer_.reset();
+  lock.unlock();
+  ask();
+  lock.lock();
+  answered_.wait(lock, [&] { return answer_.has_value() || give_up(); });
+  waiting_ = false;
+  return std::move(answer_);
+}
+
+bool Vcpu::answer(Answer answer) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!waiting_ || answer_.has_value()) return false;
+    answer_ = std::move(answer);
+  }
+  answered_.notify_all();
+  return true;
+}
+
+void Vcpu::wake() {
+  // See OutputBuffer::wake.
+  { std::lock_guard lock(mutex_); }
+  answered_.notify_all();
+}
+
+}  // namespace kvmsnap

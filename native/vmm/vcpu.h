@@ -1,0 +1,61 @@
+// One vCPU of a machine: its KVM handle, and what JavaScript owes it.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "kvm/error.h"
+#include "kvm/vcpu_fd.h"
+#include "vmm/exit.h"
+#include "vmm/vcpu_state.h"
+
+namespace kvmsnap {
+
+/// An exit with its own copy of the data, which may leave the vCPU's thread. The span inside `exit`
+/// must not be used.
+struct OwnedExit {
+  Exit exit;
+  std::vector<uint8_t> data;
+};
+OwnedExit own(const Exit& exit);
+
+/// The bytes in kvm_run that an exit points to; empty for exits without.
+std::span<uint8_t> exit_data(const Exit& exit);
+/// Whether the guest waits for those bytes.
+bool is_read(const Exit& exit);
+
+class Vcpu {
+ public:
+  Vcpu(VcpuFd fd, bool irqchip, std::vector<uint8_t> cpuid)
+      : fd_(std::move(fd)), registers_(fd_, irqchip, std::move(cpuid)) {}
+
+  const VcpuFd& fd() const { return fd_; }
+  VcpuRegisters& registers() { return registers_; }
+
+  /// Waits for the answer to a claimed exit, or until `give_up()`: then there is none.
+  using Answer = std::variant<std::vector<uint8_t>, Error>;
+  std::optional<Answer> wait_for_answer(const std::function<void()>& ask,
+                                        const std::function<bool()>& give_up);
+  /// False when the vCPU does not wait for one.
+  bool answer(Answer answer);
+  void wake();
+
+  /// The instruction of the last exit is not finished: KVM does that at the next KVM_RUN.
+  bool incomplete = false;
+  /// Where the answer to an exit that was handed out raw goes. Empty when none is open.
+  std::span<uint8_t> open_data;
+
+ private:
+  VcpuFd fd_;
+  VcpuRegisters registers_;
+  std::mutex mutex_;
+  std::condition_variable answered_;
+  bool waiting_ = false;
+  std::optional<Answer> answer_;
+};
+
+}  // namespace kvmsnap
