@@ -46,7 +46,7 @@ constexpr int64_t kReleasePhaseUs = kSecondUs / 2;
 constexpr int64_t kMaxOffsetUs = int64_t{10'000} * 366 * kDaySeconds * kSecondUs;
 
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
-int64_t floor_mod(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
+int64_t floor_mod(int64_t a, int64_t b) { return (a % b + b) % b; }
 
 int64_t clamp_offset(int64_t us) { return std::clamp(us, -kMaxOffsetUs, kMaxOffsetUs); }
 
@@ -250,13 +250,7 @@ void Cmos::latch_flags(int64_t clock_us) {
   const int64_t first = floor_div(since, kSecondUs) + 1;
   if (first > last) return;
   state_.register_c |= kUpdateFlag;
-  // A day has every time of day, so no more of them need a look.
-  for (int64_t second = std::max(first, last - kDaySeconds + 1); second <= last; ++second) {
-    if (alarm_matches(state_.alarm, second, format())) {
-      state_.register_c |= kAlarmFlag;
-      break;
-    }
-  }
+  if (alarm_between(state_.alarm, first, last, format())) state_.register_c |= kAlarmFlag;
 }
 
 }  // namespace kvmsnap

@@ -10,6 +10,7 @@ namespace chrono = std::chrono;
 
 constexpr uint8_t kPm = 0x80;
 constexpr uint8_t kAlarmAny = 0xC0;
+constexpr int64_t kDaySeconds = 86'400;
 
 constexpr chrono::sys_days kFirstDay = chrono::year{1900} / 1 / 1;
 constexpr chrono::sys_days kLastDay = chrono::year{9999} / 12 / 31;
@@ -88,14 +89,33 @@ int64_t seconds_of(const RtcFields& fields) {
   return time.time_since_epoch().count();
 }
 
-bool alarm_matches(const std::array<uint8_t, 3>& alarm, int64_t seconds, RtcFormat format) {
-  const auto time = static_cast<int>((seconds % 86400 + 86400) % 86400);
-  const std::array<uint8_t, 3> shown = {encode_number(time % 60, format.binary),
-                                        encode_number(time / 60 % 60, format.binary),
-                                        encode_hour(time / 3600, format)};
-  return std::equal(alarm.begin(), alarm.end(), shown.begin(), [](uint8_t want, uint8_t have) {
-    return (want & kAlarmAny) == kAlarmAny || want == have;
-  });
+bool alarm_between(const std::array<uint8_t, 3>& alarm, int64_t first, int64_t last,
+                   RtcFormat format) {
+  const auto matches = [&](size_t field, int64_t number) {
+    const int shown = static_cast<int>(number);
+    return (alarm[field] & kAlarmAny) == kAlarmAny ||
+           alarm[field] ==
+               (field == 2 ? encode_hour(shown, format) : encode_number(shown, format.binary));
+  };
+  bool ever = false;
+  for (int second = 0; second < 60; ++second) ever = ever || matches(0, second);
+  if (!ever) return false;
+
+  // A day has every time of day, so no more of them need a look; and of that day, only the seconds
+  // of minutes and hours that match.
+  for (int64_t time = std::max(first, last - kDaySeconds + 1); time <= last;) {
+    const int64_t of_day = (time % kDaySeconds + kDaySeconds) % kDaySeconds;
+    if (!matches(2, of_day / 3600)) {
+      time += 3600 - of_day % 3600;
+    } else if (!matches(1, of_day / 60 % 60)) {
+      time += 60 - of_day % 60;
+    } else if (!matches(0, of_day % 60)) {
+      ++time;
+    } else {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace kvmsnap

@@ -38,8 +38,9 @@ RtcFields fields_of(int64_t seconds);
 /// Seconds since 1970. A day past the month's end is the month's last. Ignores `weekday`.
 int64_t seconds_of(const RtcFields& fields);
 
-/// Whether the alarm registers (seconds, minutes, hours) match the time of day at `seconds` since
-/// 1970.
-bool alarm_matches(const std::array<uint8_t, 3>& alarm, int64_t seconds, RtcFormat format);
+/// Whether the alarm registers (seconds, minutes, hours) match the time of day of some second from
+/// `first` to `last`, both since 1970.
+bool alarm_between(const std::array<uint8_t, 3>& alarm, int64_t first, int64_t last,
+                   RtcFormat format);
 
 }  // namespace kvmsnap

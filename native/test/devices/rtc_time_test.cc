@@ -68,8 +68,27 @@ TEST_CASE("times out of range are the nearest in range") {
 
 TEST_CASE("an alarm matches before 1970 as after") {
   const RtcFormat bcd24{.binary = false, .hours24 = true};
-  CHECK(alarm_matches({0x59, 0x59, 0x23}, -1, bcd24));
-  CHECK_FALSE(alarm_matches({0x59, 0x59, 0x23}, 0, bcd24));
-  CHECK(alarm_matches({0xC0, 0xFF, 0x00}, 3599, bcd24));
-  CHECK_FALSE(alarm_matches({0xC0, 0xFF, 0x00}, 3600, bcd24));
+  const auto at = [&](std::array<uint8_t, 3> alarm, int64_t second) {
+    return alarm_between(alarm, second, second, bcd24);
+  };
+  CHECK(at({0x59, 0x59, 0x23}, -1));
+  CHECK_FALSE(at({0x59, 0x59, 0x23}, 0));
+  CHECK(at({0xC0, 0xFF, 0x00}, 3599));
+  CHECK_FALSE(at({0xC0, 0xFF, 0x00}, 3600));
+}
+
+TEST_CASE("an alarm is found in a range exactly if a second of the range matches") {
+  const std::array<uint8_t, 3> alarm =
+      GENERATE(as<std::array<uint8_t, 3>>{}, {0x30, 0x15, 0x81}, {0xC0, 0x59, 0xC0},
+               {0x00, 0xC0, 0x12}, {0x60, 0xC0, 0xC0});
+  const RtcFormat bcd12{.binary = false, .hours24 = false};
+  for (int64_t first = -90'000; first < 90'000; first += 1777) {
+    for (const int64_t length : {0, 1, 59, 60, 3599, 3600, 90'000}) {
+      bool one_matches = false;
+      for (int64_t second = first; second <= first + length && !one_matches; ++second) {
+        one_matches = alarm_between(alarm, second, second, bcd12);
+      }
+      REQUIRE(alarm_between(alarm, first, first + length, bcd12) == one_matches);
+    }
+  }
 }
