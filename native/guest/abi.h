@@ -30,9 +30,9 @@
 
 // Exit codes.
 #define GUEST_EXIT_OK 0
-#define GUEST_EXIT_MISMATCH 0x51    // a register or a memory word was not what it had to be
-#define GUEST_EXIT_UNEXPECTED 0x52  // an interrupt or exception that the guest never asked for
-#define GUEST_EXIT_UNSUPPORTED 0x53 // the CPU lacks what the guest was told to use
+#define GUEST_EXIT_MISMATCH 0x51     // a register or a memory word was not what it had to be
+#define GUEST_EXIT_UNEXPECTED 0x52   // an interrupt or exception that the guest never asked for
+#define GUEST_EXIT_UNSUPPORTED 0x53  // the CPU lacks what the guest was told to use
 
 // Commands, through GUEST_PORT_COMMAND or the word at GUEST_COMMAND, whichever the guest reads.
 #define GUEST_COMMAND_GO 1      // pattern: verify; others: leave the waiting phase

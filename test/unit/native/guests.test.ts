@@ -1,15 +1,18 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { planBare } from '../../../lib/boot/bare/plan.js';
 import { KvmsnapError } from '../../../lib/errors.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import {
   GUESTS,
+  type GuestInfo,
   type GuestName,
   guestNames,
   guestPath,
   readGuest,
 } from '../../../lib/native/guests.js';
+import { GiB, MiB } from '../../../lib/units.js';
 
 const sources = fileURLToPath(new URL('../../../native/guest/', import.meta.url));
 
@@ -56,5 +59,27 @@ describe('readGuest', () => {
       }) as Error,
     );
     expect(() => readGuest('toString' as GuestName)).toThrowError(KvmsnapError);
+  });
+});
+
+describe('guests and planBare', () => {
+  const starts = guestNames().flatMap((name) =>
+    GUESTS[name].rings.map((ring) => [name, ring] as const),
+  );
+
+  it.each(starts)('has room for %s in ring %i, in the least and in large memory', (name, ring) => {
+    const info: GuestInfo = GUESTS[name];
+    for (const memory of [MiB(4), GiB(3.5), GiB(16)]) {
+      const plan = planBare({
+        image: readGuest(name),
+        mode: info.mode,
+        ring,
+        memory,
+        ...(info.loadAddress === undefined ? {} : { loadAddress: info.loadAddress }),
+      });
+      const entry = info.format === 'flat' ? GUEST_ABI.REAL_TEXT : GUEST_ABI.TEXT;
+      expect(plan.entry.regs.rip).toBe(entry);
+      expect(plan.entry.regs.rdi).toBe(BigInt(memory));
+    }
   });
 });
