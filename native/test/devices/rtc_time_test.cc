@@ -78,9 +78,9 @@ TEST_CASE("an alarm matches before 1970 as after") {
 }
 
 TEST_CASE("an alarm is found in a range exactly if a second of the range matches") {
-  const std::array<uint8_t, 3> alarm =
-      GENERATE(as<std::array<uint8_t, 3>>{}, {0x30, 0x15, 0x81}, {0xC0, 0x59, 0xC0},
-               {0x00, 0xC0, 0x12}, {0x60, 0xC0, 0xC0});
+  const auto [seconds, minutes, hours] = GENERATE(table<uint8_t, uint8_t, uint8_t>(
+      {{0x30, 0x15, 0x81}, {0xC0, 0x59, 0xC0}, {0x00, 0xC0, 0x12}, {0x60, 0xC0, 0xC0}}));
+  const std::array<uint8_t, 3> alarm = {seconds, minutes, hours};
   const RtcFormat bcd12{.binary = false, .hours24 = false};
   for (int64_t first = -90'000; first < 90'000; first += 1777) {
     for (const int64_t length : {0, 1, 59, 60, 3599, 3600, 90'000}) {
