@@ -4,11 +4,10 @@
  * is the commit: before it the store is as it was, after it the snapshot is there whole.
  */
 import { closeSync, fstatSync, openSync } from 'node:fs';
-import { lstat, rename, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeImageWritten, RawMachineState } from '../native/binding.js';
-import { type BlobRef, blobDirectory, blobPath, requireBlobDirectories, sha256 } from './blobs.js';
+import { requireBlobDirectories, sha256 } from './blobs.js';
+import { splitLayers } from './chain.js';
 import {
   encodeConfig,
   type MachineDescription,
@@ -16,7 +15,7 @@ import {
   type SnapshotConfig,
   type SnapshotConfigInput,
 } from './config.js';
-import { errnoCode, missingError, storeError } from './failures.js';
+import { storeError } from './failures.js';
 import {
   ANNOTATION_CREATED,
   ARTIFACT_TYPE,
@@ -30,14 +29,14 @@ import {
   MEDIA_TYPE_OCI_MANIFEST,
   MEDIA_TYPE_STATE,
 } from './format.js';
-import { readIndex } from './index-file.js';
-import { readParts } from './load.js';
-import { withLock } from './lock.js';
+import { readManifest } from './index-file.js';
+import { readConfig } from './load.js';
 import { encodeMemoryIndex, type ZeroExtent } from './memory-index.js';
 import { product } from './product.js';
+import { type PendingBlob, publish, throwIfAborted } from './publish.js';
 import { encodeState } from './state.js';
-import { prepareIndex, taggedAs, withEntry } from './update.js';
-import { syncDirectory, Workspace } from './workspace.js';
+import { taggedAs } from './update.js';
+import { Workspace } from './workspace.js';
 
 /** The memory of a new snapshot: what `NativeImage.write` gave, or one layer of it. */
 export interface MemoryWritten extends NativeImageWritten {
@@ -64,11 +63,6 @@ export interface CommittedSnapshot {
   /** Bytes written, memory parts included. */
   bytes: number;
   config: SnapshotConfig;
-}
-
-interface PendingBlob {
-  path: string;
-  ref: BlobRef;
 }
 
 export class SnapshotWriter implements AsyncDisposable {
@@ -182,12 +176,13 @@ export class SnapshotWriter implements AsyncDisposable {
       annotations: { [ANNOTATION_CREATED]: config.created },
     };
     const blobs = [...parts, ...small, manifest];
-    await withLock(
-      this.#workspace,
-      () =>
-        this.#publish(blobs, inherited, tag === undefined ? entry : taggedAs(entry, tag), signal),
-      signal ? { signal } : {},
-    );
+    await publish(this.#workspace, {
+      blobs,
+      inherited,
+      entry: tag === undefined ? entry : taggedAs(entry, tag),
+      durable: this.#durable,
+      ...(signal ? { signal } : {}),
+    });
     return {
       digest: manifest.ref.digest,
       ...(tag === undefined ? {} : { tag }),
@@ -196,41 +191,12 @@ export class SnapshotWriter implements AsyncDisposable {
     };
   }
 
-  /** Under the lock. What fails before the last step is undone. */
-  async #publish(
-    blobs: PendingBlob[],
-    inherited: Descriptor[],
-    entry: Descriptor,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const { store } = this.#workspace;
-    // A sweep of the store may have run since the parent was read.
-    for (const ref of inherited) await requireBlob(store, ref);
-    const put = await prepareIndex(
-      this.#workspace,
-      withEntry(readIndex(store), entry),
-      this.#durable,
-    );
-    const added: string[] = [];
-    try {
-      throwIfAborted(signal);
-      for (const { path, ref } of blobs) {
-        const target = blobPath(store, ref.digest);
-        if (!(await exists(target))) added.push(target);
-        // Over an equal blob, too: ours is known to be good.
-        await rename(path, target);
-      }
-      if (this.#durable) await syncDirectory(blobDirectory(store));
-      await put();
-    } catch (cause) {
-      for (const path of added) await unlink(path).catch(() => undefined);
-      throw cause;
-    }
-  }
-
   /** Memory layers of the parent, oldest first. */
   #inherit(parent: string, machine: MachineDescription): Descriptor[] {
-    const { config, layers } = readParts(this.#workspace.store, { digest: parent });
+    const { store } = this.#workspace;
+    const manifest = readManifest(store, { digest: parent });
+    const { memory: layers } = splitLayers(manifest);
+    const config = readConfig(store, manifest);
     const regions = [...machine.memory.regions].sort((a, b) => a.gpa - b.gpa);
     requireArgument(
       JSON.stringify(memoryKey(config.machine.memory.regions)) ===
@@ -241,10 +207,10 @@ export class SnapshotWriter implements AsyncDisposable {
       layers.length < LIMITS.memoryLayers,
       `the parent has ${layers.length} memory layers already: flatten it, or take a full snapshot`,
     );
-    return layers.flatMap(({ ref }) => [ref.index, ...ref.parts]);
+    return layers.flatMap(({ index, parts }) => [index, ...parts]);
   }
 
-  #checkParts({ parts }: MemoryWritten): (PendingBlob & { ref: Descriptor })[] {
+  #checkParts({ parts }: MemoryWritten): PendingBlob[] {
     requireArgument(
       parts.length === this.#parts.length,
       `${this.#parts.length} memory parts were opened, ${parts.length} were written`,
@@ -261,10 +227,7 @@ export class SnapshotWriter implements AsyncDisposable {
     });
   }
 
-  async #writeBlob(
-    mediaType: string,
-    bytes: Uint8Array,
-  ): Promise<PendingBlob & { ref: Descriptor }> {
+  async #writeBlob(mediaType: string, bytes: Uint8Array): Promise<PendingBlob> {
     const digest = sha256(bytes);
     const path = await this.#workspace.write(digest.replace(':', '-'), bytes, this.#durable);
     return { path, ref: { mediaType, digest, size: bytes.length } };
@@ -320,28 +283,3 @@ function encodeManifest(manifest: Manifest): Uint8Array {
 
 const memoryKey = (regions: MachineDescription['memory']['regions']): number[][] =>
   regions.map(({ slot, gpa, size }) => [slot, gpa, size]);
-
-async function requireBlob(store: string, ref: Descriptor): Promise<void> {
-  const path = join(blobPath(store, ref.digest));
-  if (!(await exists(path, ref.size))) {
-    throw missingError(`blob ${ref.digest} of the parent is no longer in the store ${store}`);
-  }
-}
-
-async function exists(path: string, size?: number): Promise<boolean> {
-  try {
-    const stats = await lstat(path);
-    return size === undefined || (stats.isFile() && stats.size === size);
-  } catch (error) {
-    if (errnoCode(error) === 'ENOENT') return false;
-    throw error;
-  }
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) {
-    throw new KvmsnapError('ERR_ABORTED', 'the snapshot was aborted; the store is as before', {
-      cause: signal.reason,
-    });
-  }
-}

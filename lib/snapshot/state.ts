@@ -68,8 +68,8 @@ export const VM_STRUCTS = {
 } as const satisfies Record<keyof RawVmState, StructRule>;
 
 const TSC_KHZ = 'tsc_khz';
-const DEVICE_NAME = /^[a-z][a-z0-9_.:-]{0,63}$/;
-const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
+const DEVICE_NAME = /^[A-Za-z][A-Za-z0-9_.:-]{0,63}$/;
+const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
 const MAX_DEVICES = 256;
 const MAX_FIELDS = 256;
 const MAX_FIELD_BYTES = 16 * 1024 * 1024;

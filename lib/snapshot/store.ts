@@ -23,7 +23,7 @@ import { type LoadedSnapshot, loadSnapshot } from './load.js';
 import { sweepLock } from './lock.js';
 import { taggedAs, updateIndex, withEntry } from './update.js';
 import { type VerifyOptions, type VerifyReport, verifySnapshot } from './verify.js';
-import { sweepWorkspaces, Workspace } from './workspace.js';
+import { ensureDirectory, sweepWorkspaces, Workspace } from './workspace.js';
 
 export interface StoreOptions {
   /** Make the store if the directory is missing or empty. */
@@ -151,7 +151,8 @@ async function create(path: string, durable: boolean): Promise<void> {
       );
     }
     workspace = new Workspace(path);
-    mkdirSync(blobDirectory(path), { recursive: true, mode: 0o700 });
+    ensureDirectory(join(path, 'blobs'));
+    ensureDirectory(blobDirectory(path));
     const files = [
       [INDEX_FILE, emptyIndex()],
       // Last: a directory with this file is a store.

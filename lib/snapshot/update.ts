@@ -24,7 +24,7 @@ export const taggedAs = (entry: IndexEntry, tag: string): IndexEntry => ({
   annotations: { ...entry.annotations, [ANNOTATION_REF_NAME]: tag },
 });
 
-/** Writes the new index beside the old one; the function that it gives puts it in place. */
+/** Writes the new index beside the old one; the function that it gives renames it into place. */
 export async function prepareIndex(
   workspace: Workspace,
   index: Index,
@@ -39,10 +39,7 @@ export async function prepareIndex(
     );
   }
   const path = await workspace.write(INDEX_FILE, bytes, durable);
-  return async () => {
-    await rename(path, join(workspace.store, INDEX_FILE));
-    if (durable) await syncDirectory(workspace.store);
-  };
+  return () => rename(path, join(workspace.store, INDEX_FILE));
 }
 
 /** Replaces the index by what `change` makes of it. Errors are `ERR_STORE` that say `doing`. */
@@ -59,6 +56,7 @@ export async function updateIndex(
     await withLock(mine, async () => {
       const put = await prepareIndex(mine, change(readIndex(store)), durable);
       await put();
+      if (durable) await syncDirectory(store);
     });
   } catch (cause) {
     throw storeError(doing, cause);

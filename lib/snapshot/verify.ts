@@ -1,18 +1,14 @@
 /** Reading every byte of a snapshot and comparing it with its digests and checksums. */
-import { createHash } from 'node:crypto';
-import { closeSync, read } from 'node:fs';
-import { promisify } from 'node:util';
+import { closeSync } from 'node:fs';
 import { KvmsnapError, requireArgument } from '../errors.js';
-import type { NativeBinding } from '../native/binding.js';
 import { type OpenBlob, openBlob, requireBlobDirectories } from './blobs.js';
 import { crc32c } from './crc32c.js';
+import { type DigestFile, digestFile, readAt } from './digest.js';
 import { corruptError } from './failures.js';
 import type { Descriptor } from './format.js';
 import { resolve } from './index-file.js';
 import { readParts, readState } from './load.js';
 import type { MemoryPart } from './memory-index.js';
-
-export type DigestFile = NativeBinding['digestFile'];
 
 export interface VerifyOptions {
   /** The addon's; without it a slower one in JavaScript. */
@@ -152,8 +148,6 @@ function comparePart(
   return undefined;
 }
 
-const readAsync = promisify(read);
-
 /**
  * Compares one chunk of an open memory part with its checksum, so that any page can be checked
  * without reading the rest. `ERR_SNAPSHOT_CORRUPT`; `chunk` counts from 0.
@@ -177,56 +171,10 @@ export async function verifyChunk(
   return bytes;
 }
 
-/** `NativeBinding.digestFile` in JavaScript, for where the addon is not: same results, slower. */
-export const digestFile: DigestFile = (fd, chunkSize, progress) => {
-  let cancelled = false;
-  const run = async () => {
-    const hash = createHash('sha256');
-    const checksums: number[] = [];
-    const chunk = Buffer.allocUnsafe(chunkSize);
-    let size = 0;
-    for (;;) {
-      const got = await readAt(fd, chunk, size);
-      if (cancelled) throw new KvmsnapError('ERR_ABORTED', 'the digest was cancelled');
-      if (got > 0) {
-        const bytes = chunk.subarray(0, got);
-        hash.update(bytes);
-        checksums.push(crc32c(bytes));
-        size += got;
-        progress?.(size);
-      }
-      if (got < chunkSize) break;
-    }
-    return { sha256: hash.digest(), crc32c: Uint32Array.from(checksums), size };
-  };
-  return {
-    done: run(),
-    cancel: () => {
-      cancelled = true;
-    },
-  };
-};
-
-/** Reads until `into` is full or the file ends. */
-async function readAt(fd: number, into: Uint8Array, position: number): Promise<number> {
-  let done = 0;
-  while (done < into.length) {
-    const { bytesRead } = await readAsync(fd, into, done, into.length - done, position + done);
-    if (bytesRead === 0) break;
-    done += bytesRead;
-  }
-  return done;
-}
-
 function problemsError(ref: string, problems: VerifyProblem[]): KvmsnapError {
   const [first] = problems as [VerifyProblem];
   const rest = problems.length > 1 ? ` (and ${problems.length - 1} more blobs)` : '';
-  const error = corruptError(
-    `snapshot ${ref}, blob ${first.blob}`,
-    `${first.problem}${rest}`,
-    problems,
-  );
-  return error;
+  return corruptError(`snapshot ${ref}, blob ${first.blob}`, `${first.problem}${rest}`, problems);
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {

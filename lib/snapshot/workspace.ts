@@ -25,9 +25,8 @@ export class Workspace {
     this.store = store;
     this.token = newOwnerToken();
     this.path = join(workspaces(store), this.token);
-    // Guest memory passes through here: for the owner only.
-    mkdirSync(workspaces(store), { recursive: true, mode: 0o700 });
-    requireRealDirectories(store);
+    ensureDirectory(privateDirectory(store));
+    ensureDirectory(workspaces(store));
     mkdirSync(this.path, { mode: 0o700 });
   }
 
@@ -63,12 +62,22 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** A hostile store must not make us write, or sweep, through a symbolic link. */
-export function requireRealDirectories(store: string): void {
-  for (const path of [privateDirectory(store), workspaces(store)]) {
-    if (!lstatSync(path).isDirectory()) {
-      throw formatError(path, 'not a directory (links are not followed)');
-    }
+/**
+ * Makes a directory of a store, for its owner only: guest memory lies in it. A hostile store must not
+ * make us write through a symbolic link.
+ */
+export function ensureDirectory(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (errnoCode(error) !== 'EEXIST') throw error;
+    requireDirectory(path);
+  }
+}
+
+function requireDirectory(path: string): void {
+  if (!lstatSync(path).isDirectory()) {
+    throw formatError(path, 'not a directory (links are not followed)');
   }
 }
 
@@ -77,7 +86,8 @@ export function sweepWorkspaces(store: string): void {
   const root = workspaces(store);
   let names: string[];
   try {
-    requireRealDirectories(store);
+    requireDirectory(privateDirectory(store));
+    requireDirectory(root);
     names = readdirSync(root);
   } catch {
     return;

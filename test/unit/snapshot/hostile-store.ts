@@ -71,3 +71,22 @@ export function writeStore(pieces: Pieces, spoil: Spoil = {}): string {
   writeFileSync(join(dir, 'oci-layout'), pieces.layout);
   return dir;
 }
+
+/** The digest that the manifest has when the pieces are written. */
+export async function writtenDigest(pieces: Pieces): Promise<string> {
+  return (await SnapshotStore.open(writeStore(pieces))).resolve('sample');
+}
+
+/** Where things are in `layers` of the sample. */
+export const STATE = 0;
+export const INDEX = 1;
+export const LAST_INDEX = 4;
+
+export function spoilLayer(manifest: Json, layer: number, change: Json): Json {
+  Object.assign(manifest.layers[layer], change);
+  return manifest;
+}
+
+export const onLayer = (layer: number, change: Json): Spoil => ({
+  manifest: (m) => spoilLayer(m, layer, change),
+});

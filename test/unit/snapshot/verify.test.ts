@@ -2,8 +2,9 @@ import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { crc32c } from '../../../lib/snapshot/crc32c.js';
+import { digestFile } from '../../../lib/snapshot/digest.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
-import { digestFile, verifyChunk } from '../../../lib/snapshot/verify.js';
+import { verifyChunk } from '../../../lib/snapshot/verify.js';
 import { addSample, CHUNK, checksums, PAGE, scratch } from './samples.js';
 
 let dir: string;
