@@ -40,9 +40,10 @@ export interface SnapshotParts {
 /** Reads manifest, config and memory indices, and checks that they agree. */
 export function readParts(store: string, resolved: Resolved): SnapshotParts {
   const manifest = readManifest(store, resolved);
-  const { state: stateRef, memory } = splitLayers(manifest);
+  // Config first: it has the versions, and a newer manifest may have layers that are not known here.
   const config = readConfig(store, manifest);
   requireArchitecture(config);
+  const { state: stateRef, memory } = splitLayers(manifest);
   const regions = memoryRegions(config.machine);
   const layers = memory.map((ref) => {
     const bytes = readBlob(store, ref.index, LIMITS.memoryIndex, 'memory index');

@@ -180,9 +180,9 @@ function checkParts(parts: MemoryPart[], extents: MemoryExtent[]): void {
 
 function checkPages(gpa: bigint, length: bigint, what: string): void {
   if (gpa % PAGE !== 0n || length % PAGE !== 0n || length === 0n) {
-    throw bad(`a ${what} is not of whole pages`);
+    throw bad(`${what}: not of whole pages`);
   }
-  if (gpa + length > BigInt(LIMITS.guestAddress)) throw bad(`a ${what} is beyond 52 bits`);
+  if (gpa + length > BigInt(LIMITS.guestAddress)) throw bad(`${what}: beyond 52 bits`);
 }
 
 const regionEnd = (region: MemoryRegion): bigint => region.gpa + BigInt(region.size);

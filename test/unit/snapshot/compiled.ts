@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import ts from 'typescript';
-import { scratch } from './samples.js';
+import { scratch } from './scratch.js';
 
 const ROOT = join(import.meta.dirname, '../../..');
 

@@ -7,7 +7,8 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
 import { compile, startCommitter } from './compiled.js';
-import { addSample, PAGE, sampleConfig, sampleState, scratch, writePages } from './samples.js';
+import { addSample, PAGE, sampleConfig, sampleState, writePages } from './samples.js';
+import { scratch } from './scratch.js';
 
 let compiled: string;
 beforeAll(() => {
@@ -255,7 +256,7 @@ describe('file systems that refuse', () => {
     expect(leftovers(elsewhere)).toEqual([]);
   });
 
-  it.skipIf(process.getuid?.() === 0)('a directory without permission', async () => {
+  it.skipIf(process.getuid?.() === 0)('a directory without permission (root has all: skipped)', async () => {
     const locked = join(scratch(), 'locked');
     mkdirSync(locked, { mode: 0o500 });
     await expect(SnapshotStore.open(join(locked, 'store'), { create: true })).rejects.toMatchObject(

@@ -8,7 +8,8 @@ import { describe, expect, it } from 'vitest';
 import { encodeMemoryIndex } from '../../../lib/snapshot/memory-index.js';
 import { encodeState, VCPU_STRUCTS, VM_STRUCTS } from '../../../lib/snapshot/state.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
-import { CHUNK, checksums, MEMORY, PAGE, sampleConfig, sampleState, scratch } from './samples.js';
+import { CHUNK, checksums, MEMORY, PAGE, sampleConfig, sampleState } from './samples.js';
+import { scratch } from './scratch.js';
 
 const GOLDEN = join(import.meta.dirname, '../../fixtures/snapshot-store-v1');
 const BASE = 'sha256:3d49ccd24a3b110d1190b55a12e212e5a51c3be5dff652667db366615f161d92';

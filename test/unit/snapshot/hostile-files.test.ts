@@ -25,7 +25,7 @@ import {
   writeStore,
   writtenDigest,
 } from './hostile-store.js';
-import { scratch } from './samples.js';
+import { scratch } from './scratch.js';
 
 const good = await samplePieces();
 const digest = await writtenDigest(good);

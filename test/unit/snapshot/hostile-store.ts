@@ -3,7 +3,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { sha256 } from '../../../lib/snapshot/blobs.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
-import { addSample, scratch } from './samples.js';
+import { addSample } from './samples.js';
+import { scratch } from './scratch.js';
 
 /** JSON that tests tear apart. */
 // biome-ignore lint/suspicious/noExplicitAny: hostile on purpose

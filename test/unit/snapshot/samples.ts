@@ -1,8 +1,6 @@
 /** Small snapshots for tests: no device and no addon needed. */
 import { createHash } from 'node:crypto';
-import { mkdtempSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { writeSync } from 'node:fs';
 import type { RawMachineState } from '../../../lib/native/binding.js';
 import type { MemoryWritten, SnapshotWriter } from '../../../lib/snapshot/commit.js';
 import type { SnapshotConfigInput } from '../../../lib/snapshot/config.js';
@@ -12,8 +10,6 @@ import type { SnapshotStore } from '../../../lib/snapshot/store.js';
 export const PAGE = 4096;
 export const MEMORY = 64 * PAGE;
 export const CHUNK = 2 * PAGE;
-
-export const scratch = (): string => mkdtempSync(join(tmpdir(), 'kvmsnap-store-'));
 
 const bytes = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 31 + seed) & 0xff);

@@ -15,15 +15,8 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { LoadedSnapshot } from '../../../lib/snapshot/load.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
-import {
-  addSample,
-  MEMORY,
-  PAGE,
-  sampleConfig,
-  sampleState,
-  scratch,
-  writePages,
-} from './samples.js';
+import { addSample, MEMORY, PAGE, sampleConfig, sampleState, writePages } from './samples.js';
+import { scratch } from './scratch.js';
 
 let dir: string;
 let store: SnapshotStore;

@@ -5,7 +5,8 @@ import { crc32c } from '../../../lib/snapshot/crc32c.js';
 import { digestFile } from '../../../lib/snapshot/digest.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
 import { verifyChunk } from '../../../lib/snapshot/verify.js';
-import { addSample, CHUNK, checksums, PAGE, scratch } from './samples.js';
+import { addSample, CHUNK, checksums, PAGE } from './samples.js';
+import { scratch } from './scratch.js';
 
 let dir: string;
 let store: SnapshotStore;
