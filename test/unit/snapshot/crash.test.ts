@@ -256,13 +256,16 @@ describe('file systems that refuse', () => {
     expect(leftovers(elsewhere)).toEqual([]);
   });
 
-  it.skipIf(process.getuid?.() === 0)('a directory without permission (root has all: skipped)', async () => {
-    const locked = join(scratch(), 'locked');
-    mkdirSync(locked, { mode: 0o500 });
-    await expect(SnapshotStore.open(join(locked, 'store'), { create: true })).rejects.toMatchObject(
-      { code: 'ERR_STORE', errno: 13 },
-    );
-  });
+  it.skipIf(process.getuid?.() === 0)(
+    'a directory without permission (root has all: skipped)',
+    async () => {
+      const locked = join(scratch(), 'locked');
+      mkdirSync(locked, { mode: 0o500 });
+      await expect(
+        SnapshotStore.open(join(locked, 'store'), { create: true }),
+      ).rejects.toMatchObject({ code: 'ERR_STORE', errno: 13 });
+    },
+  );
 });
 
 /** Fills the file system, then gives `pages` pages back. */
