@@ -76,6 +76,8 @@ export interface NativeMachineConfig {
   regions: NativeRegion[];
   /** In-kernel PIC, IOAPIC, LAPIC and PIT. */
   irqchip: boolean;
+  /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: getDirtyLog reads only, clearDirtyLog re-arms. */
+  manualDirtyLog: boolean;
   devices: NativeDevices;
   /** One `kvm_cpuid_entry2[]` for each vCPU; its length is the number of vCPUs. */
   cpuid: Uint8Array[];
@@ -118,6 +120,7 @@ export type NativeExit =
   | { kind: 'internal-error'; suberror: number; data: BigUint64Array }
   | { kind: 'interrupted' }
   | { kind: 'dirty-ring-full' }
+  | { kind: 'error'; errno: number }
   | { kind: 'unsupported'; reason: number };
 
 export interface NativeEvents {
@@ -134,7 +137,7 @@ export interface NativeEvents {
 
 export interface NativeMachine {
   readonly status: MachineStatus;
-  /** created | paused -> running. */
+  /** created | paused -> running. A machine made with a `state` is paused at first. */
   resume(): Promise<void>;
   /** running -> paused; resolves when every vCPU stands still at a clean instruction boundary. */
   pause(): Promise<void>;
@@ -182,7 +185,10 @@ export interface NativeMachine {
   ): Promise<{ state: RawMachineState; image: NativeImage; pauseUs: number }>;
 
   // Devices.
-  /** Takes as many bytes as the FIFO has room for; the rest is the caller's to offer again. */
+  /**
+   * Queues bytes for the guest's serial port, which takes them as its FIFO has room. Returns how many
+   * the queue (64 KiB) had room for; the rest is the caller's to offer again.
+   */
   serialInput(bytes: Uint8Array): number;
   /** Off: output beyond a small buffer makes the guest wait. */
   setOutputFlow(stream: 0 | 1, flowing: boolean): void;

@@ -106,6 +106,7 @@ MachineConfig to_config(Napi::Env env, const Napi::Value& value) {
     config.regions.push_back(to_region(regions.Get(i)));
   }
   config.irqchip = to_bool(object.Get("irqchip"), "irqchip");
+  config.manual_dirty_log = to_bool(object.Get("manualDirtyLog"), "manualDirtyLog");
   config.devices = to_devices(to_object(object.Get("devices"), "devices"));
   Napi::Array cpuid = to_array(object.Get("cpuid"), "cpuid");
   for (uint32_t i = 0; i < cpuid.Length(); i++) {

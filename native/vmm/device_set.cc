@@ -1,5 +1,6 @@
 #include "vmm/device_set.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "devices/acpi_power.h"
@@ -11,6 +12,8 @@
 namespace kvmsnap {
 
 namespace {
+
+constexpr size_t kInputRoom = 64 << 10;
 
 // An input of the in-kernel irqchip. KVM_IRQ_LINE and not an irqfd: KVM delivers an irqfd of a PIC
 // or IOAPIC pin from a work queue, so that an interrupt could be in neither the saved device nor
@@ -121,7 +124,16 @@ size_t DeviceSet::serial_input(std::span<const uint8_t> bytes) {
   if (serial_ == nullptr) {
     throw Error("ERR_STATE", "the machine has no serial port: create it with one");
   }
-  return serial_->device().receive(bytes);
+  size_t taken = std::min(bytes.size(), kInputRoom - input_.size());
+  input_.insert(input_.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(taken));
+  pump_input();
+  return taken;
+}
+
+void DeviceSet::pump_input() {
+  if (input_.empty()) return;
+  size_t taken = serial_->device().receive(input_);
+  input_.erase(input_.begin(), input_.begin() + static_cast<ptrdiff_t>(taken));
 }
 
 }  // namespace kvmsnap

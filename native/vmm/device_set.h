@@ -51,8 +51,13 @@ class DeviceSet {
   /// All devices change, or none: throws ERR_SNAPSHOT_FORMAT for a state that a device cannot be
   /// in, of a device that this machine lacks, or when one of its devices is not among them.
   void load(const DeviceStates& states);
-  /// How many bytes the serial port took. Throws ERR_STATE when there is none.
+  /// Queues input for the serial port; returns how many bytes there was room for. Throws ERR_STATE
+  /// when there is no port. What waits here is the host's, as in a terminal's buffer: it is not
+  /// part of the machine's state.
   size_t serial_input(std::span<const uint8_t> bytes);
+  /// Hands queued input to the port as far as its FIFO has room: called after each access to a
+  /// device.
+  void pump_input();
 
  private:
   template <typename Device>
@@ -65,6 +70,7 @@ class DeviceSet {
   std::unique_ptr<WallClock> clock_;
   std::vector<std::unique_ptr<DeviceSlot>> slots_;
   TypedDeviceSlot<Serial>* serial_ = nullptr;
+  std::vector<uint8_t> input_;
 };
 
 }  // namespace kvmsnap

@@ -68,6 +68,9 @@ void Machine::build() {
   vm_ = Kvm::instance().create_vm();
   vm_.set_identity_map_address(kIdentityMapAddress);
   vm_.set_tss_address(kTssAddress);
+  if (config_.manual_dirty_log) {
+    vm_.enable_capability(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
+  }
   // Slots before the irqchip: on a VM that has one, each waits some 10 ms for a grace period.
   for (const RegionSpec& spec : config_.regions) {
     memory_.add(spec, config_.image.get());
@@ -88,7 +91,11 @@ void Machine::build() {
       config_.devices, vm_, config_.irqchip,
       DeviceSinks{.serial_output = serial_output_, .debug_output = debug_output_, .stop = *this},
       ram_sizes(), ports_);
-  if (config_.state) load_state(*config_.state);
+  if (config_.state) {
+    load_state(*config_.state);
+    std::lock_guard lock(mutex_);
+    status_ = Status::Paused;
+  }
   crew_.enlist(run_pages);
 }
 

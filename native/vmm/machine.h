@@ -28,6 +28,8 @@ const char* status_name(Status status);
 struct MachineConfig {
   std::vector<RegionSpec> regions;
   bool irqchip = false;
+  /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: `dirty_log` reads only, `clear_dirty_log` re-arms.
+  bool manual_dirty_log = false;
   DeviceChoice devices;
   /// `kvm_cpuid_entry2[]` for each vCPU; its length is their number.
   std::vector<std::vector<uint8_t>> cpuid;

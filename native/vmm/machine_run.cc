@@ -159,6 +159,7 @@ bool Machine::access_bus(unsigned index, const Exit& exit, const IoBus& bus, uin
           device->device->write(device->offset, one);
         }
       }
+      devices_->pump_input();
     }
     throttle(index);
     return true;

@@ -1,6 +1,7 @@
 #include "vmm/saveable_msrs.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 
 #include "kvm/kvm.h"
@@ -27,23 +28,33 @@ int order(uint32_t index) {
   return index == kMsrTscDeadline ? 2 : 1;
 }
 
+bool needs_lapic(uint32_t index) {
+  return index == kMsrKvmAsyncPfEn || index == kMsrKvmPvEoiEn || index == kMsrKvmAsyncPfInt ||
+         index == kMsrKvmAsyncPfAck;
+}
+
+std::vector<uint32_t> find_saveable(const VcpuFd& fd, MsrTraits traits) {
+  std::vector<uint32_t> indices = Kvm::instance().msr_index_list();
+  if (std::find(indices.begin(), indices.end(), kMsrXss) == indices.end()) {
+    indices.push_back(kMsrXss);
+  }
+  if (!traits.lapic) std::erase_if(indices, needs_lapic);
+  if (!traits.xsaves) std::erase(indices, kMsrXss);
+  indices = readable(fd, indices);
+  std::stable_sort(indices.begin(), indices.end(),
+                   [](uint32_t a, uint32_t b) { return order(a) < order(b); });
+  return indices;
+}
+
 }  // namespace
 
-const std::vector<uint32_t>& saveable_msrs(const VcpuFd& fd) {
+const std::vector<uint32_t>& saveable_msrs(const VcpuFd& fd, MsrTraits traits) {
   static std::mutex mutex;
-  static const std::vector<uint32_t>* saveable = nullptr;
+  static std::array<const std::vector<uint32_t>*, 4> saveable = {};
   std::lock_guard lock(mutex);
-  if (saveable == nullptr) {
-    std::vector<uint32_t> indices = Kvm::instance().msr_index_list();
-    if (std::find(indices.begin(), indices.end(), kMsrXss) == indices.end()) {
-      indices.push_back(kMsrXss);
-    }
-    indices = readable(fd, indices);
-    std::stable_sort(indices.begin(), indices.end(),
-                     [](uint32_t a, uint32_t b) { return order(a) < order(b); });
-    saveable = new std::vector<uint32_t>(std::move(indices));
-  }
-  return *saveable;
+  auto& list = saveable[(traits.lapic ? 1 : 0) + (traits.xsaves ? 2 : 0)];
+  if (list == nullptr) list = new std::vector<uint32_t>(find_saveable(fd, traits));
+  return *list;
 }
 
 }  // namespace kvmsnap

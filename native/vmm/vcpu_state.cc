@@ -69,6 +69,12 @@ std::vector<T> to_array(std::span<const uint8_t> bytes, const char* name) {
   return values;
 }
 
+bool has_xsaves(const std::vector<kvm_cpuid_entry2>& entries) {
+  return std::any_of(entries.begin(), entries.end(), [](const kvm_cpuid_entry2& entry) {
+    return entry.function == 0xD && entry.index == 1 && (entry.eax & 1 << 3) != 0;
+  });
+}
+
 size_t xsave_size() {
   static const size_t size = std::max<size_t>(
       sizeof(kvm_xsave), static_cast<size_t>(Kvm::instance().check_extension(KVM_CAP_XSAVE2)));
@@ -120,7 +126,7 @@ std::vector<uint8_t> VcpuRegisters::get(VcpuSection section) const {
     case VcpuSection::Debugregs:
       return to_bytes(fd_.debugregs());
     case VcpuSection::Msrs:
-      return get_msrs(saveable_msrs(fd_));
+      return get_msrs(saveable_msrs(fd_, msr_traits_));
     case VcpuSection::Lapic:
       if (!irqchip_) return {};
       return to_bytes(fd_.lapic());
@@ -170,8 +176,10 @@ void VcpuRegisters::set(VcpuSection section, std::span<const uint8_t> bytes) {
 
 void VcpuRegisters::set_cpuid(std::span<const uint8_t> bytes) {
   if (std::equal(bytes.begin(), bytes.end(), cpuid_.begin(), cpuid_.end())) return;
-  fd_.set_cpuid2(to_array<kvm_cpuid_entry2>(bytes, "cpuid2"));
+  std::vector<kvm_cpuid_entry2> entries = to_array<kvm_cpuid_entry2>(bytes, "cpuid2");
+  fd_.set_cpuid2(entries);
   cpuid_.assign(bytes.begin(), bytes.end());
+  msr_traits_ = {.lapic = irqchip_, .xsaves = has_xsaves(entries)};
 }
 
 void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes) {

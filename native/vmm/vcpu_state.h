@@ -9,6 +9,7 @@
 
 #include "kvm/uapi.h"
 #include "kvm/vcpu_fd.h"
+#include "vmm/saveable_msrs.h"
 
 namespace kvmsnap {
 
@@ -73,6 +74,7 @@ class VcpuRegisters {
   /// What KVM has, so that setting the same again (KVM refuses it after the first run on some
   /// kernels) is left out.
   std::vector<uint8_t> cpuid_;
+  MsrTraits msr_traits_;
 };
 
 }  // namespace kvmsnap

@@ -1,0 +1,119 @@
+/** Taking a snapshot of a machine. */
+import { availableParallelism } from 'node:os';
+import { requireArgument } from '../errors.js';
+import { snapshotHostFacts } from '../host/host.js';
+import type { NativeImage, NativeMachine } from '../native/binding.js';
+import type { MachineDescription } from '../snapshot/config.js';
+import { SnapshotStore } from '../snapshot/store.js';
+import { MiB } from '../units.js';
+import { cancellable, throwIfAborted } from './abort.js';
+import { Snapshot } from './snapshot.js';
+
+export interface SnapshotOptions {
+  /** A store, or the path of its directory, which is made if it is not there. */
+  store: SnapshotStore | string;
+  /** A name for the snapshot; one that is in use moves to it. */
+  tag?: string;
+  /**
+   * What becomes of a running machine: `resume` (default) runs on while files are written, `pause`
+   * stays paused, `stop` is closed once the snapshot is whole.
+   */
+  then?: 'resume' | 'pause' | 'stop';
+  /** Wait for the disk, so that it survives a crash of the host. Default: as the store was opened. */
+  durable?: boolean;
+  /** Free text by key, kept with the snapshot. */
+  annotations?: Record<string, string>;
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
+  /** Aborts with `ERR_ABORTED`: the store is as before, the machine usable. */
+  signal?: AbortSignal;
+}
+
+/** What a snapshot cost. */
+export interface SnapshotStats {
+  /** How long the guest stood still, in milliseconds; 0 if it was not running. */
+  pauseMs: number;
+  /** From the end of the pause until the snapshot was committed. */
+  writeMs: number;
+  /** Bytes of all files written. */
+  bytes: number;
+  /** 4 KiB pages of guest memory in them. */
+  pages: number;
+}
+
+/** Parts are hashed side by side: no larger than this, and as many as there are processors. */
+const LARGEST_PART = MiB(64);
+const SMALLEST_PART = MiB(8);
+
+export async function takeSnapshot(
+  vm: { describe(): MachineDescription; close(): Promise<void> },
+  native: NativeMachine,
+  options: SnapshotOptions,
+): Promise<Snapshot> {
+  const { then = 'resume', signal } = options;
+  requireArgument(
+    then === 'resume' || then === 'pause' || then === 'stop',
+    'then must be resume, pause or stop',
+  );
+  throwIfAborted(signal);
+  const store =
+    typeof options.store === 'string'
+      ? await SnapshotStore.open(options.store, { create: true })
+      : options.store;
+  // Before the guest is stopped: a store that cannot be written costs it nothing.
+  await using writer = await store.begin(
+    options.durable === undefined ? {} : { durable: options.durable },
+  );
+  const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
+  const started = performance.now();
+  try {
+    const partSize = partSizeFor(frozen.image);
+    const fds = writer.openParts(frozen.image.partCount(partSize));
+    const total = frozen.image.contentBytes;
+    const written = await cancellable(
+      signal,
+      frozen.image.write(partSize, {
+        fds,
+        durable: writer.durable,
+        ...(options.onProgress
+          ? { progress: (done: number) => options.onProgress?.(done, total) }
+          : {}),
+      }),
+    );
+    const committed = await writer.commit({
+      ...(options.tag === undefined ? {} : { tag: options.tag }),
+      config: {
+        machine: vm.describe(),
+        host: snapshotHostFacts(),
+        requires: { capabilities: requiredCapabilities(vm.describe()) },
+        ...(options.annotations ? { annotations: options.annotations } : {}),
+      },
+      state: frozen.state,
+      memory: written,
+      ...(signal ? { signal } : {}),
+    });
+    options.onProgress?.(total, total);
+    const stats: SnapshotStats = {
+      pauseMs: frozen.pauseUs / 1000,
+      writeMs: performance.now() - started,
+      bytes: committed.bytes,
+      pages: written.parts.reduce((sum, { size }) => sum + size, 0) / 4096,
+    };
+    if (then === 'stop') await vm.close();
+    return new Snapshot(store, committed.digest, options.tag, stats);
+  } finally {
+    frozen.image.close();
+  }
+}
+
+function partSizeFor(image: NativeImage): number {
+  const share = Math.ceil(image.contentBytes / availableParallelism());
+  return Math.min(LARGEST_PART, Math.max(SMALLEST_PART, share));
+}
+
+function requiredCapabilities(machine: MachineDescription): Record<string, number> {
+  return {
+    KVM_CAP_USER_MEMORY: 1,
+    KVM_CAP_SREGS2: 1,
+    ...(machine.irqchip ? { KVM_CAP_IRQCHIP: 1, KVM_CAP_PIT2: 1, KVM_CAP_PIT_STATE2: 1 } : {}),
+  };
+}

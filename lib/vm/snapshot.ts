@@ -1,0 +1,149 @@
+/** A snapshot in a store, and machines made from it. */
+import { missingFeatures } from '../cpu/features.js';
+import { kvmHost } from '../host/host.js';
+import type { NativeImage } from '../native/binding.js';
+import { nativeBinding } from '../native/load.js';
+import { type Difference, requireCompatible } from '../snapshot/compat.js';
+import type { SnapshotConfig } from '../snapshot/config.js';
+import type { LoadedSnapshot } from '../snapshot/load.js';
+import { SnapshotStore } from '../snapshot/store.js';
+import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
+import { throwIfAborted } from './abort.js';
+import type { SnapshotStats } from './save.js';
+import { Vm } from './vm.js';
+
+/** What of a restored machine is the host's to choose. The machine itself is as it was saved. */
+export interface RestoreOptions {
+  /** Differences between this host and the snapshot's to let pass; the guest then sees them. */
+  ignore?: readonly Difference['kind'][];
+  /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2; default false. */
+  manualDirtyLog?: boolean;
+  signal?: AbortSignal;
+}
+
+/** Read once, for any number of machines. */
+interface Opened {
+  loaded: LoadedSnapshot;
+  image: NativeImage;
+}
+
+/**
+ * A snapshot by its digest. What it needs of its files is read at the first use and kept until
+ * {@link close}; machines made from it live on after that.
+ */
+export class Snapshot implements Disposable {
+  readonly store: SnapshotStore;
+  /** `sha256:…` of its manifest: no other snapshot has it. */
+  readonly digest: string;
+  readonly tag: string | undefined;
+  /** What it cost; only where it was taken, not where it was opened. */
+  readonly stats: SnapshotStats | undefined;
+  #opened: Promise<Opened> | undefined;
+  #compatible: string | undefined;
+
+  /** @internal */
+  constructor(store: SnapshotStore, digest: string, tag?: string, stats?: SnapshotStats) {
+    this.store = store;
+    this.digest = digest;
+    this.tag = tag;
+    this.stats = stats;
+  }
+
+  /**
+   * Opens a snapshot by tag or digest and checks all of it but memory. `ERR_SNAPSHOT_MISSING`,
+   * `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`, `ERR_STORE`.
+   */
+  static async open(store: SnapshotStore | string, ref: string): Promise<Snapshot> {
+    const from = typeof store === 'string' ? await SnapshotStore.open(store) : store;
+    const loaded = await from.load(ref);
+    const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
+    snapshot.#opened = Promise.resolve(openImage(loaded));
+    return snapshot;
+  }
+
+  /** What machine it is of, where and when it was taken. */
+  async config(): Promise<SnapshotConfig> {
+    return (await this.#open()).loaded.config;
+  }
+
+  /**
+   * A new machine, paused at the instant of the snapshot. Its memory is mapped copy-on-write, nothing
+   * is read. `ERR_SNAPSHOT_INCOMPATIBLE` says what this host lacks.
+   */
+  async restore(options: RestoreOptions = {}): Promise<Vm> {
+    throwIfAborted(options.signal);
+    const { loaded, image } = await this.#open();
+    this.#requireCompatible(loaded, options.ignore ?? []);
+    const { machine } = loaded.config;
+    const vm = await Vm.fromConfig({
+      regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
+      irqchip: machine.irqchip,
+      manualDirtyLog: options.manualDirtyLog ?? false,
+      devices: machine.devices,
+      cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
+      image,
+      state: loaded.state,
+    });
+    if (options.signal?.aborted) {
+      await vm.close();
+      throwIfAborted(options.signal);
+    }
+    return vm;
+  }
+
+  /** Reads every byte and compares it with its checksums. `ERR_SNAPSHOT_CORRUPT`. */
+  async verify(options: Omit<VerifyOptions, 'digestFile'> = {}): Promise<VerifyReport> {
+    const { digestFile } = nativeBinding();
+    return this.store.verify(this.digest, { ...options, digestFile });
+  }
+
+  /** Closes its files. Idempotent; a later use opens them again. */
+  close(): void {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    opened?.then(
+      ({ loaded, image }) => {
+        image.close();
+        loaded.close();
+      },
+      () => undefined,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #open(): Promise<Opened> {
+    if (this.#opened === undefined) {
+      const opening = this.store.load(this.digest).then(openImage);
+      // A failure is not kept: what was missing may be there next time.
+      opening.catch(() => {
+        if (this.#opened === opening) this.#opened = undefined;
+      });
+      this.#opened = opening;
+    }
+    return this.#opened;
+  }
+
+  #requireCompatible(loaded: LoadedSnapshot, ignore: readonly Difference['kind'][]): void {
+    const key = ignore.join();
+    if (this.#compatible === key) return;
+    requireCompatible(loaded, kvmHost(), { missingFeatures, ignore });
+    this.#compatible = key;
+  }
+}
+
+function openImage(loaded: LoadedSnapshot): Opened {
+  try {
+    const image = nativeBinding().imageFromFiles(
+      loaded.files.map(({ fd }) => fd),
+      loaded.regions,
+      loaded.extents,
+    );
+    return { loaded, image };
+  } catch (error) {
+    loaded.close();
+    throw error;
+  }
+}

@@ -1,0 +1,134 @@
+/** Registers of one vCPU, and running it by hand. */
+import { type CpuidEntry, decodeCpuid } from '../cpu/cpuid-entries.js';
+import { decodeMsrs, encodeMsrs, type MsrEntry } from '../cpu/msrs.js';
+import { VCPU_SECTIONS, type VcpuSectionValue } from '../cpu/sections.js';
+import type { Patch } from '../cpu/struct.js';
+import { requireArgument } from '../errors.js';
+import type { NativeExit, NativeMachine, VcpuSection } from '../native/binding.js';
+
+/** Why a vCPU came back from KVM_RUN (Documentation/virt/kvm/api.rst, "struct kvm_run"). */
+export type VcpuExit = NativeExit;
+
+type PatchableSection = Exclude<VcpuSection, 'cpuid2' | 'msrs'>;
+
+/**
+ * A vCPU of a machine that is not running: `ERR_STATE` otherwise. Reading also works on a poisoned
+ * machine, to find out what became of it.
+ *
+ * Every `get` is a KVM_GET_* ioctl and gives the kernel's struct as an object with the kernel's field
+ * names; every `set` takes some of its fields, reads the rest and sets all with KVM_SET_*. `ERR_IOCTL`
+ * when KVM refuses.
+ */
+export class Vcpu {
+  /** Its number, which is its APIC id. */
+  readonly index: number;
+  readonly #machine: () => NativeMachine;
+
+  /** @internal */
+  constructor(index: number, machine: () => NativeMachine) {
+    this.index = index;
+    this.#machine = machine;
+  }
+
+  /** KVM_GET_REGS, `struct kvm_regs`. */
+  getRegs = () => this.get('regs');
+  /** KVM_SET_REGS, `struct kvm_regs`. */
+  setRegs = (patch: Patch<VcpuSectionValue<'regs'>>) => this.set('regs', patch);
+  /** KVM_GET_SREGS2, `struct kvm_sregs2`. */
+  getSregs = () => this.get('sregs2');
+  /** KVM_SET_SREGS2, `struct kvm_sregs2`. */
+  setSregs = (patch: Patch<VcpuSectionValue<'sregs2'>>) => this.set('sregs2', patch);
+  /** KVM_GET_XSAVE2, `struct kvm_xsave`. */
+  getXsave = () => this.get('xsave2');
+  /** KVM_SET_XSAVE, `struct kvm_xsave`. */
+  setXsave = (patch: Patch<VcpuSectionValue<'xsave2'>>) => this.set('xsave2', patch);
+  /** KVM_GET_XCRS, `struct kvm_xcrs`. */
+  getXcrs = () => this.get('xcrs');
+  /** KVM_SET_XCRS, `struct kvm_xcrs`. */
+  setXcrs = (patch: Patch<VcpuSectionValue<'xcrs'>>) => this.set('xcrs', patch);
+  /** KVM_GET_DEBUGREGS, `struct kvm_debugregs`. */
+  getDebugRegs = () => this.get('debugregs');
+  /** KVM_SET_DEBUGREGS, `struct kvm_debugregs`. */
+  setDebugRegs = (patch: Patch<VcpuSectionValue<'debugregs'>>) => this.set('debugregs', patch);
+  /** KVM_GET_LAPIC, `struct kvm_lapic_state`. `ERR_STATE` without irqchip. */
+  getLapic = () => this.get('lapic');
+  /** KVM_SET_LAPIC, `struct kvm_lapic_state`. */
+  setLapic = (patch: Patch<VcpuSectionValue<'lapic'>>) => this.set('lapic', patch);
+  /** KVM_GET_VCPU_EVENTS, `struct kvm_vcpu_events`. */
+  getEvents = () => this.get('vcpu_events');
+  /** KVM_SET_VCPU_EVENTS, `struct kvm_vcpu_events`. */
+  setEvents = (patch: Patch<VcpuSectionValue<'vcpu_events'>>) => this.set('vcpu_events', patch);
+  /** KVM_GET_MP_STATE, `struct kvm_mp_state`. */
+  getMpState = () => this.get('mp_state');
+  /** KVM_SET_MP_STATE, `struct kvm_mp_state`. */
+  setMpState = (patch: Patch<VcpuSectionValue<'mp_state'>>) => this.set('mp_state', patch);
+
+  /** What KVM_SET_CPUID2 was given. It is fixed when the machine is made (`VmOptions.cpuTemplate`). */
+  async getCpuid(): Promise<CpuidEntry[]> {
+    return decodeCpuid(await this.#machine().getVcpu(this.index, 'cpuid2'));
+  }
+
+  /** KVM_GET_MSRS of the MSRs given, or of all that a snapshot holds. `ERR_MSR` names one it lacks. */
+  async getMsrs(indices?: readonly number[]): Promise<MsrEntry[]> {
+    const machine = this.#machine();
+    return decodeMsrs(
+      indices === undefined
+        ? await machine.getVcpu(this.index, 'msrs')
+        : await machine.getMsrs(this.index, Uint32Array.from(indices)),
+    );
+  }
+
+  /** KVM_SET_MSRS. `ERR_MSR` names the one that KVM refused; those before it are set. */
+  async setMsrs(entries: readonly MsrEntry[]): Promise<void> {
+    await this.#machine().setVcpu(this.index, 'msrs', encodeMsrs(entries));
+  }
+
+  /**
+   * Runs this vCPU alone until its next exit, which it gives. With `dispatch` devices and claims
+   * answer theirs first, and only what nobody answers comes here. An `in` or MMIO read wants an
+   * {@link answer}; without one it reads ones. `pause()` ends it with an exit of kind `interrupted`.
+   */
+  async run(options: { dispatch?: boolean } = {}): Promise<VcpuExit> {
+    return this.#machine().runVcpu(this.index, {
+      dispatch: options.dispatch ?? false,
+      singleStep: false,
+    });
+  }
+
+  /** Executes one instruction (KVM_GUESTDBG_SINGLESTEP): an exit of kind `debug`, or another. */
+  async step(options: { dispatch?: boolean } = {}): Promise<VcpuExit> {
+    return this.#machine().runVcpu(this.index, {
+      dispatch: options.dispatch ?? false,
+      singleStep: true,
+    });
+  }
+
+  /** The bytes for the `in` or MMIO read that `run` gave. Before anything else is asked of it. */
+  answer(data: Uint8Array): void {
+    this.#machine().answerVcpu(this.index, data);
+  }
+
+  /** One struct by its name; see the shorthands above. */
+  async get<S extends PatchableSection>(section: S): Promise<VcpuSectionValue<S>> {
+    const machine = this.#machine();
+    const raw = await machine.getVcpu(this.index, section);
+    requireArgument(raw.length > 0, `the machine has no ${section}: it has no irqchip`);
+    const cpuid = section === 'xsave2' ? await this.getCpuid() : undefined;
+    return VCPU_SECTIONS[section].decode(raw, cpuid) as VcpuSectionValue<S>;
+  }
+
+  async set<S extends PatchableSection>(
+    section: S,
+    patch: Patch<VcpuSectionValue<S>>,
+  ): Promise<void> {
+    const machine = this.#machine();
+    const base = await machine.getVcpu(this.index, section);
+    const cpuid = section === 'xsave2' ? await this.getCpuid() : undefined;
+    const encode = VCPU_SECTIONS[section].encode as (
+      patch: unknown,
+      base: Uint8Array,
+      cpuid?: readonly CpuidEntry[],
+    ) => Uint8Array;
+    await machine.setVcpu(this.index, section, encode(patch, base, cpuid));
+  }
+}
