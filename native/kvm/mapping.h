@@ -19,6 +19,13 @@ class Mapping {
     if (address == MAP_FAILED) throw_system("mmap");
     address_ = static_cast<uint8_t*>(address);
   }
+  /// Takes over a range that is mapped already.
+  static Mapping adopt(void* address, size_t size) {
+    Mapping mapping;
+    mapping.address_ = static_cast<uint8_t*>(address);
+    mapping.size_ = size;
+    return mapping;
+  }
   Mapping(Mapping&& other) noexcept
       : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Mapping& operator=(Mapping&& other) noexcept {

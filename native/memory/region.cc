@@ -4,6 +4,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <system_error>
+#include <thread>
+
 #include "kvm/error.h"
 #include "memory/file_io.h"
 #include "memory/page_scan.h"
@@ -57,10 +60,27 @@ std::shared_ptr<const Image> Region::freeze() {
   return cold_ != nullptr ? freeze_cold() : freeze_private();
 }
 
+// Mapping over populated memory tears its page tables down first, some 20 ms a GiB in 4 KiB pages,
+// and the guest stands still meanwhile. Moving them elsewhere costs a step for each 2 MiB instead;
+// they are torn down there while the guest runs. MREMAP_DONTUNMAP on shared mappings is Linux 5.13:
+// without it the caller's mmap does the work.
+void Region::move_pages_aside() {
+  void* aside = ::mremap(range_.get(), range_.size(), range_.size(),
+                         MREMAP_MAYMOVE | MREMAP_DONTUNMAP, nullptr);
+  if (aside == MAP_FAILED) return;
+  Mapping moved = Mapping::adopt(aside, range_.size());
+  try {
+    std::thread([moved = std::move(moved)] {}).detach();
+  } catch (const std::system_error&) {
+    // No thread to be had: the closure was dropped, and so the memory unmapped, here.
+  }
+}
+
 std::shared_ptr<const Image> Region::freeze_cold() {
   std::vector<Extent> whole = {{.file = 0, .gpa = spec_.gpa, .length = spec_.size, .offset = 0}};
   auto image = std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
                                              std::vector{cold_}, std::move(whole));
+  move_pages_aside();
   image->map(spec_.gpa, spec_.size, range_.get());
   cold_->seal();
   cold_ = nullptr;

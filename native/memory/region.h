@@ -27,7 +27,7 @@ class Region {
   /// that nobody writes meanwhile. On an exception nothing has changed.
   ///
   /// The first time nothing is copied: the memfd becomes the image. Later the pages written since
-  /// are copied, once, into a layer over it.
+  /// are copied, once, into a layer over it. What is left to tear down goes to a thread of its own.
   std::shared_ptr<const Image> freeze();
 
   /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
@@ -40,6 +40,7 @@ class Region {
   void take_host_writes(std::span<uint64_t> bitmap);
 
  private:
+  void move_pages_aside();
   std::shared_ptr<const Image> freeze_cold();
   std::shared_ptr<const Image> freeze_private();
 
