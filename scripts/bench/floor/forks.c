@@ -6,7 +6,7 @@
 
 static void measure_cold(struct template image, enum machine_kind kind, int runs,
                          const char* suffix) {
-  static struct samples ready, first_exit;
+  static struct samples ready, first_exit, close;
   for (int i = 0; i < runs; i++) {
     double start = now_us();
     struct machine x = create_machine(image, kNone, kind);
@@ -14,13 +14,17 @@ static void measure_cold(struct template image, enum machine_kind kind, int runs
     add_sample(&ready, now_us() - start);
     run_to(&x, GUEST_PORT_READY);
     add_sample(&first_exit, now_us() - start);
+    start = now_us();
     destroy_machine(&x);
+    add_sample(&close, now_us() - start);
   }
   char name[64];
   snprintf(name, sizeof name, "cold_fork_ready%s", suffix);
   report(kind, name, &ready);
   snprintf(name, sizeof name, "cold_fork_first_exit%s", suffix);
   report(kind, name, &first_exit);
+  snprintf(name, sizeof name, "close%s", suffix);
+  report(kind, name, &close);
 }
 
 static void measure_pooled(const struct bench* b, enum machine_kind kind) {

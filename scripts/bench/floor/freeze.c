@@ -1,7 +1,7 @@
 // How long a running machine has to stand still for its memory to become an immutable image: out of
-// KVM_RUN by a signal, all state read, memory mapped MAP_PRIVATE over itself, and in again.
-// `moved`: the old mapping is moved aside first and unmapped later. The machine has irqchip and
-// PIT. Measured from before the signal to before the guest is entered again.
+// KVM_RUN by a signal, all state read, memory mapped MAP_PRIVATE over itself, and in again. The old
+// mapping is moved aside first and unmapped later; `in_place`: it is mapped over. The machine has
+// irqchip and PIT. Measured from before the signal to before the guest is entered again.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -18,14 +18,17 @@ struct runner {
   struct machine machine;
   struct template memory;
   struct full_state state;
-  void* aside;  // where the old mapping is moved to, NULL: it is torn down where it is
-  int passes;   // since the thread started, counted by it
-  int request;  // kKeepRunning, kFreeze, kStop: set by the other thread
+  void* aside;     // where the old mapping is moved to, NULL: it is torn down where it is
+  uint64_t later;  // pages to write in each pass once all was written once
+  int passes;      // since the thread started, counted by it
+  int request;     // kKeepRunning, kFreeze, kStop: set by the other thread
   // When the thread was out of the guest, had its state, and was about to enter it again (0 until
   // then; stored last).
   double out_us, saved_us, resumed_us;
 };
 enum { kKeepRunning, kFreeze, kStop };
+// Exits, the first of which says that the guest is ready.
+enum { kPassesToPopulate = 1, kPassesToSettle = 3 };
 
 static void on_kick(int signal) { (void)signal; }
 
@@ -38,6 +41,12 @@ static void* run_guest(void* argument) {
     if (result < 0 && errno != EINTR) die("KVM_RUN");
     if (request == kStop) return NULL;
     if (result == 0) {
+      if (x->run->io.port == GUEST_PORT_PASS && r->passes == kPassesToPopulate) {
+        struct kvm_regs regs;
+        if (ioctl(x->vcpu, KVM_GET_REGS, &regs) < 0) die("KVM_GET_REGS");
+        regs.r15 = r->later;
+        if (ioctl(x->vcpu, KVM_SET_REGS, &regs) < 0) die("KVM_SET_REGS");
+      }
       __atomic_add_fetch(&r->passes, 1, __ATOMIC_RELEASE);
       continue;
     }
@@ -75,13 +84,14 @@ static void report_part(const char* part, const char* guest, struct samples* sam
   report(kLeast, name, samples);
 }
 
-// `pages`: how many the guest writes over and over, and has written before.
-static void measure_pause(const struct bench* b, uint64_t pages, int moved, const char* guest) {
+// `pages`: how many the guest has written; `later`: how many it writes over and over.
+static void measure_pause(const struct bench* b, uint64_t pages, uint64_t later, int moved,
+                          const char* guest) {
   static struct samples pause, out, state, remap, discard;
   static struct runner r;
   uint8_t* memory;
   for (int i = 0; i < b->slow_runs; i++) {
-    r = (struct runner){.memory = make_template(b->image.size, 0, &memory)};
+    r = (struct runner){.memory = make_template(b->image.size, 0, &memory), .later = later};
     r.machine = create_machine(r.memory, kNone, kFull);
     // As a machine that was never frozen: it writes the memfd itself.
     if (mmap(r.machine.memory, b->image.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
@@ -95,7 +105,7 @@ static void measure_pause(const struct bench* b, uint64_t pages, int moved, cons
     }
     pthread_t thread;
     if ((errno = pthread_create(&thread, NULL, run_guest, &r))) die("pthread_create");
-    while (__atomic_load_n(&r.passes, __ATOMIC_ACQUIRE) < 2) pause_briefly();
+    while (__atomic_load_n(&r.passes, __ATOMIC_ACQUIRE) < kPassesToSettle) pause_briefly();
 
     double start = now_us(), resumed = 0;
     kick(&r, thread, kFreeze);
@@ -122,12 +132,23 @@ static void measure_pause(const struct bench* b, uint64_t pages, int moved, cons
   if (moved) report_part("discard", guest, &discard);
 }
 
-void measure_freeze(const struct bench* b) {
+static uint64_t all_pages(const struct bench* b) { return (b->image.size - GUEST_PAGES) / kPage; }
+
+static void accept_kicks(void) {
   struct sigaction action = {.sa_handler = on_kick};
   if (sigaction(SIGUSR1, &action, NULL)) die("sigaction");
-  const uint64_t all = (b->image.size - GUEST_PAGES) / kPage;
-  measure_pause(b, 10, 0, "idle");
-  measure_pause(b, all, 0, "populated");
-  measure_pause(b, 10, 1, "moved_idle");
-  measure_pause(b, all, 1, "moved_populated");
+}
+
+// Nothing populated but ten pages that are written; all populated, and ten or all of it written.
+void measure_freeze(const struct bench* b) {
+  accept_kicks();
+  measure_pause(b, 10, 10, 1, "idle");
+  measure_pause(b, all_pages(b), 10, 1, "populated_idle");
+  measure_pause(b, all_pages(b), all_pages(b), 1, "populated");
+}
+
+void measure_freeze_in_place(const struct bench* b) {
+  accept_kicks();
+  measure_pause(b, 10, 10, 0, "in_place_idle");
+  measure_pause(b, all_pages(b), all_pages(b), 0, "in_place_populated");
 }

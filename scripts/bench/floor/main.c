@@ -1,6 +1,7 @@
 // The physical limit, measured: what bare ioctls and mmaps cost on this machine, with no library in
 // between. Prints one JSON object:
 //   { "results": { name: { "p50_us", "p99_us", "n" }, ... }, "memory_MiB": ... }
+// and with --samples also "samples_us" in each result, so that several runs can be taken together.
 // A benchmark of the product divides its own median by the figure here, taken in the same run, so
 // that the ratio holds on any machine.
 //
@@ -21,8 +22,10 @@ static const struct {
   const char* name;
   void (*measure)(const struct bench*);
 } kGroups[] = {
-    {"forks", measure_forks}, {"sizes", measure_sizes}, {"dirty", measure_dirty},
-    {"reset", measure_reset}, {"files", measure_files}, {"freeze", measure_freeze},
+    {"forks", measure_forks},   {"sizes", measure_sizes},
+    {"dirty", measure_dirty},   {"reset", measure_reset},
+    {"files", measure_files},   {"durable", measure_durable},
+    {"freeze", measure_freeze}, {"freeze-in-place", measure_freeze_in_place},
 };
 enum { kGroupCount = sizeof kGroups / sizeof *kGroups, kMaxFacts = 8 };
 
@@ -30,7 +33,7 @@ static struct {
   const char* name;
   double value;
 } facts[kMaxFacts];
-static int fact_count, result_count;
+static int fact_count, result_count, with_samples;
 
 double now_us(void) {
   struct timespec t;
@@ -56,9 +59,14 @@ static double percentile(struct samples* s, int percent) {
 double median(struct samples* s) { return percentile(s, 50); }
 
 void report(enum machine_kind kind, const char* name, struct samples* s) {
-  printf("%s\n    \"%s%s\": { \"p50_us\": %.3f, \"p99_us\": %.3f, \"n\": %d }",
+  printf("%s\n    \"%s%s\": { \"p50_us\": %.3f, \"p99_us\": %.3f, \"n\": %d",
          result_count++ ? "," : "", kind == kFull ? "full_" : "", name, median(s),
          percentile(s, 99), s->count);
+  if (with_samples) {
+    for (int i = 0; i < s->count; i++) printf("%s%.3f", i ? ", " : ", \"samples_us\": [", s->us[i]);
+    printf("]");
+  }
+  printf(" }");
   fflush(stdout);
   s->count = 0;
 }
@@ -72,11 +80,17 @@ void report_fact(const char* name, double value) {
 static void usage(FILE* to) {
   fprintf(to,
           "usage: floor [--memory MiB] [--dir DIR] [--only GROUP[,GROUP...]] [--quick]\n"
+          "             [--runs N] [--slow-runs N] [--samples]\n"
           "  --memory  guest memory of all but `sizes`: 32 to 2048 MiB (default 256)\n"
-          "  --dir     where the scratch file of `files` goes (default .)\n"
+          "  --dir     where scratch files of `files` and `durable` go (default .)\n"
           "  --only    groups to measure:");
   for (int i = 0; i < kGroupCount; i++) fprintf(to, " %s", kGroups[i].name);
-  fprintf(to, "\n  --quick   fewer samples\n");
+  fprintf(to,
+          "\n  --quick   fewer samples: --runs 41 --slow-runs 5\n"
+          "  --runs, --slow-runs\n"
+          "            how many samples of short and of long work: 1 to %d (default 101 and 15)\n"
+          "  --samples print every sample too\n",
+          kMaxSamples);
 }
 
 static int choose_groups(const char* list) {
@@ -98,9 +112,15 @@ static int choose_groups(const char* list) {
 
 int main(int argc, char** argv) {
   static const struct option kOptions[] = {
-      {"memory", required_argument, NULL, 'm'}, {"dir", required_argument, NULL, 'd'},
-      {"only", required_argument, NULL, 'o'},   {"quick", no_argument, NULL, 'q'},
-      {"help", no_argument, NULL, 'h'},         {0},
+      {"memory", required_argument, NULL, 'm'},
+      {"dir", required_argument, NULL, 'd'},
+      {"only", required_argument, NULL, 'o'},
+      {"quick", no_argument, NULL, 'q'},
+      {"runs", required_argument, NULL, 'r'},
+      {"slow-runs", required_argument, NULL, 's'},
+      {"samples", no_argument, NULL, 'a'},
+      {"help", no_argument, NULL, 'h'},
+      {0},
   };
   struct bench b = {.runs = 101, .slow_runs = 15, .directory = "."};
   long memory_mib = 256;
@@ -110,9 +130,14 @@ int main(int argc, char** argv) {
     if (option == 'd') b.directory = optarg;
     if (option == 'o') groups |= choose_groups(optarg);
     if (option == 'q') b.runs = 41, b.slow_runs = 5;
+    if (option == 'r') b.runs = atoi(optarg);
+    if (option == 's') b.slow_runs = atoi(optarg);
+    if (option == 'a') with_samples = 1;
     if (option == 'h') return usage(stdout), 0;
     if (option == '?') return usage(stderr), 2;
   }
+  if (b.runs < 1 || b.runs > kMaxSamples || b.slow_runs < 1 || b.slow_runs > kMaxSamples)
+    return usage(stderr), 2;
   if (memory_mib < 32 || memory_mib > 2048 || optind != argc) return usage(stderr), 2;
 
   open_kvm();
