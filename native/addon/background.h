@@ -37,7 +37,6 @@ class BackgroundWork final : public EnvironmentUser {
 template <typename Work, typename ToJs>
 Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value& progress,
                              Work work, ToJs to_js) {
-  using namespace std::chrono;
   auto control = std::make_shared<WorkControl>();
   auto registration = std::make_shared<BackgroundWork>(control);
   auto queue = JsQueue::create(env, name);
@@ -48,7 +47,9 @@ Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value&
     registration->progress = Napi::Persistent(to_function(progress, "progress"));
     auto last = std::make_shared<std::atomic<int64_t>>(0);
     control->on_progress = [queue, registration, last, bare = control.get()] {
-      int64_t now = duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+      int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
+                        std::chrono::steady_clock::now().time_since_epoch())
+                        .count();
       int64_t before = last->load(std::memory_order_relaxed);
       if (now - before < 50 || !last->compare_exchange_strong(before, now)) return;
       uint64_t bytes = bare->done_bytes.load(std::memory_order_relaxed);

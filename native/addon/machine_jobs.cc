@@ -153,7 +153,7 @@ Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
     machine().run_solo(
         to_uint32(info[0], "vcpu"), to_bool(options.Get("dispatch"), "dispatch"),
         to_bool(options.Get("singleStep"), "singleStep"),
-        [queue = queue_, self = self_, promise](std::variant<OwnedExit, Error> exit) {
+        [queue = queue_, self = self_, promise](const std::variant<OwnedExit, Error>& exit) {
           queue->post([=](Napi::Env task_env) {
             promise.settle(task_env, Outcome<OwnedExit>(exit), from_exit);
             if (*self != nullptr) (*self)->end_call();

@@ -39,6 +39,8 @@ class JsMachineEvents final : public MachineEvents {
 
 void MachineObject::Owner::environment_ends() {
   ended = true;
+  // On the environment's thread for the last time: the owner may be freed on another.
+  events.Reset();
   machine->close([] {});
 }
 
@@ -86,11 +88,10 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
     auto queue = JsQueue::create(env, "kvmsnap-machine");
     auto self = std::make_shared<MachineObject*>(nullptr);
     PendingPromise promise(env);
-    // Held by the first task only, which runs or is dropped while the environment lives.
-    auto held_events = std::make_shared<Napi::ObjectReference>(Napi::Persistent(events));
-
     auto owner = std::make_shared<Owner>();
-    auto created = [=](std::optional<Error> failure) {
+    // Until there is an object to hold them.
+    owner->events = Napi::Persistent(events);
+    auto created = [=](const std::optional<Error>& failure) {
       queue->post([=](Napi::Env task_env) {
         Outcome<Nothing> outcome = Nothing{};
         if (failure) outcome = *failure;
@@ -98,14 +99,14 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
           Parts parts{owner, queue};
           auto external = Napi::External<Parts>::New(task_env, &parts);
           Napi::Object object = Environment::of(task_env).machine_class.New({external});
-          object.Set("events", held_events->Value());
+          object.Set("events", owner->events.Value());
           MachineObject* wrapper = Unwrap(object);
           wrapper->self_ = self;
           *self = wrapper;
           wrapper->update_references();
           return object;
         });
-        held_events->Reset();
+        owner->events.Reset();
         if (!failure) return;
         Environment::of(task_env).remove(owner.get());
         queue->close();

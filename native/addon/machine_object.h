@@ -23,6 +23,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// Closes the machine when its environment ends: its threads would run on in the process.
   struct Owner final : EnvironmentUser {
     std::shared_ptr<Machine> machine;
+    Napi::ObjectReference events;
     bool ended = false;
     void environment_ends() override;
   };

@@ -13,7 +13,7 @@ template <typename Head, typename Entry>
 class Flexible {
  public:
   explicit Flexible(size_t count) : bytes_(sizeof(Head) + count * sizeof(Entry)) {}
-  Flexible(std::span<const Entry> entries) : Flexible(entries.size()) {
+  explicit Flexible(std::span<const Entry> entries) : Flexible(entries.size()) {
     if (!entries.empty()) {
       std::memcpy(bytes_.data() + sizeof(Head), entries.data(), entries.size_bytes());
     }

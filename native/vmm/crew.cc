@@ -5,15 +5,13 @@
 namespace kvmsnap {
 
 void Crew::launch(std::shared_ptr<void> owner, Job first, std::function<void()> last) {
-  std::thread leader(
-      [this, owner = std::move(owner), first = std::move(first), last = std::move(last)]() mutable {
-        lead(std::move(first), std::move(last));
-      });
+  std::thread leader([this, owner = std::move(owner), first = std::move(first),
+                      last = std::move(last)] { lead(first, last); });
   // It ends when the machine is closed, and takes the last reference with it.
   leader.detach();
 }
 
-void Crew::lead(Job first, std::function<void()> last) {
+void Crew::lead(const Job& first, const std::function<void()>& last) {
   prepare_vcpu_thread();
   first(false);
   serve(0);

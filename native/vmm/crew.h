@@ -56,7 +56,7 @@ class Crew {
   bool dismissed() const { return dismissed_.load(std::memory_order_seq_cst); }
 
  private:
-  void lead(Job first, std::function<void()> last);
+  void lead(const Job& first, const std::function<void()>& last);
   void serve(unsigned index);
   /// Both with `mutex_` held.
   bool wanted(unsigned index) const;

@@ -186,7 +186,7 @@ void Machine::kill(Crew::Job done) {
   crew_.submit(std::move(done));
 }
 
-void Machine::close(std::function<void()> closed) {
+void Machine::close(const std::function<void()>& closed) {
   bool gone;
   {
     std::lock_guard lock(mutex_);

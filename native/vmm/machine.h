@@ -91,7 +91,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void pause(Crew::Job done);
   void kill(Crew::Job done);
   /// Begins the end; idempotent. `closed` is called when everything is freed, at once if it was.
-  void close(std::function<void()> closed);
+  void close(const std::function<void()>& closed);
   /// A job for which the machine may be running (it stands still meanwhile).
   void submit(Crew::Job job);
   /// A job that must not find the machine running. One that only looks may also look at a poisoned

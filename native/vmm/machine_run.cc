@@ -13,6 +13,8 @@ template <typename... Ts>
 struct Overloaded : Ts... {
   using Ts::operator()...;
 };
+template <typename... Ts>
+Overloaded(Ts...) -> Overloaded<Ts...>;
 
 Error guest_crash(const std::string& what) { return Error("ERR_GUEST_CRASH", what); }
 
