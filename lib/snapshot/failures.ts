@@ -1,4 +1,5 @@
 /** How this room fails: one function for each code, so that messages and fields stay alike. */
+import { constants } from 'node:os';
 import type { z } from 'zod';
 import { KvmsnapError } from '../errors.js';
 
@@ -49,11 +50,15 @@ const ADVICE: Record<string, string> = {
   EIO: 'The disk reports an error: check the kernel log.',
 };
 
-/** `ERR_STORE` from a failed file system call; `KvmsnapError`s pass as they are. */
+/**
+ * `ERR_STORE` from a failed file system call, of Node's or of the addon's (`ERR_SYSTEM`). Other
+ * `KvmsnapError`s pass as they are.
+ */
 export function storeError(doing: string, cause: unknown): KvmsnapError {
-  if (cause instanceof KvmsnapError) return cause;
+  const isNative = cause instanceof KvmsnapError && cause.code === 'ERR_SYSTEM';
+  if (cause instanceof KvmsnapError && !isNative) return cause;
   const system = cause as NodeJS.ErrnoException;
-  const code = typeof system?.code === 'string' ? system.code : undefined;
+  const code = isNative ? errnoName(system.errno) : system?.code;
   const reason = code ?? (cause instanceof Error ? cause.message : String(cause));
   return new KvmsnapError(
     'ERR_STORE',
@@ -64,6 +69,11 @@ export function storeError(doing: string, cause: unknown): KvmsnapError {
       ...(typeof system?.syscall === 'string' ? { syscall: system.syscall } : {}),
     },
   );
+}
+
+/** `ENOSPC` for 28. */
+function errnoName(errno: number | undefined): string | undefined {
+  return Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
 }
 
 export function errnoCode(error: unknown): string | undefined {

@@ -4,6 +4,7 @@ import { requireArgument } from '../errors.js';
 import { snapshotHostFacts } from '../host/host.js';
 import type { NativeImage, NativeMachine } from '../native/binding.js';
 import type { MachineDescription } from '../snapshot/config.js';
+import { storeError } from '../snapshot/failures.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import { MiB } from '../units.js';
 import { cancellable, throwIfAborted } from './abort.js';
@@ -78,7 +79,9 @@ export async function takeSnapshot(
           ? { progress: (done: number) => options.onProgress?.(done, total) }
           : {}),
       }),
-    );
+    ).catch((cause) => {
+      throw storeError(`writing memory to ${store.path}`, cause);
+    });
     const committed = await writer.commit({
       ...(options.tag === undefined ? {} : { tag: options.tag }),
       config: {
