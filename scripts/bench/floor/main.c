@@ -22,10 +22,15 @@ static const struct {
   const char* name;
   void (*measure)(const struct bench*);
 } kGroups[] = {
-    {"forks", measure_forks},   {"sizes", measure_sizes},
-    {"dirty", measure_dirty},   {"reset", measure_reset},
-    {"files", measure_files},   {"durable", measure_durable},
-    {"freeze", measure_freeze}, {"freeze-in-place", measure_freeze_in_place},
+    {"forks", measure_forks},
+    {"sizes", measure_sizes},
+    {"dirty", measure_dirty},
+    {"reset", measure_reset},
+    {"files", measure_files},
+    {"save", measure_save_page_cache},
+    {"durable", measure_save_durable},
+    {"freeze", measure_freeze},
+    {"freeze-in-place", measure_freeze_in_place},
 };
 enum { kGroupCount = sizeof kGroups / sizeof *kGroups, kMaxFacts = 8 };
 
@@ -82,7 +87,7 @@ static void usage(FILE* to) {
           "usage: floor [--memory MiB] [--dir DIR] [--only GROUP[,GROUP...]] [--quick]\n"
           "             [--runs N] [--slow-runs N] [--samples]\n"
           "  --memory  guest memory of all but `sizes`: 32 to 2048 MiB (default 256)\n"
-          "  --dir     where scratch files of `files` and `durable` go (default .)\n"
+          "  --dir     where scratch files go (default .)\n"
           "  --only    groups to measure:");
   for (int i = 0; i < kGroupCount; i++) fprintf(to, " %s", kGroups[i].name);
   fprintf(to,

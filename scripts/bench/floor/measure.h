@@ -31,6 +31,7 @@ void measure_sizes(const struct bench* b);
 void measure_dirty(const struct bench* b);
 void measure_reset(const struct bench* b);
 void measure_files(const struct bench* b);
-void measure_durable(const struct bench* b);
+void measure_save_page_cache(const struct bench* b);
+void measure_save_durable(const struct bench* b);
 void measure_freeze(const struct bench* b);
 void measure_freeze_in_place(const struct bench* b);

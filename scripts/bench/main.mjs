@@ -1,0 +1,122 @@
+// npm run bench: kvmsnap beside what bare ioctls cost. See docs/benchmarks.md.
+//
+// Product and floor take turns, round by round, each first in every other round, so that what else the
+// machine does meets both alike.
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { packageRoot } from '../build/compile.mjs';
+import { buildFloor } from './build-floor.mjs';
+import { selectGroups } from './figures.mjs';
+import { measureFloor } from './floor.mjs';
+import { hostFacts, load } from './host.mjs';
+import { parseOptions, USAGE, UsageError } from './options.mjs';
+import { combine } from './statistics.mjs';
+import { formatHost, formatTable } from './table.mjs';
+
+const now = () => performance.now() * 1000;
+
+async function loadGroups(groups) {
+  if (!existsSync(path.join(packageRoot, 'dist/index.js'))) {
+    throw new UsageError('kvmsnap is not built: run `npm run build` first');
+  }
+  return Promise.all(
+    groups.map(async (group) => {
+      const { measure } = await import(`./groups/${group.name}.mjs`);
+      return { ...group, measure };
+    }),
+  );
+}
+
+async function measureProduct(group, settings) {
+  const samples = new Map();
+  await group.measure({
+    ...settings,
+    now,
+    wanted: (name) => group.figures.some((figure) => figure.name === name),
+    record(name, us) {
+      samples.set(name, [...(samples.get(name) ?? []), us]);
+    },
+  });
+  return samples;
+}
+
+/** Adds one round of a group to `rounds`, by figure. */
+async function measureRound(group, program, settings, floorFirst, rounds) {
+  const floorOf = () => measureFloor(program, group.floorGroups, settings);
+  let floor = floorFirst ? await floorOf() : undefined;
+  const product = await measureProduct(group, settings);
+  floor ??= await floorOf();
+  for (const figure of group.figures) {
+    rounds.get(figure.name).push({
+      product: product.get(figure.name) ?? [],
+      floor: floor.get(figure.floor) ?? [],
+    });
+  }
+}
+
+async function measureAll(groups, options, scratch) {
+  const program = buildFloor();
+  const { memoryMiB, runs, slowRuns } = options;
+  const settings = { memoryMiB, memory: memoryMiB * 2 ** 20, runs, slowRuns, scratch };
+  const rounds = new Map(groups.flatMap(({ figures }) => figures.map(({ name }) => [name, []])));
+  const started = performance.now();
+  let longest = 0;
+  let done = 0;
+  while (done < options.rounds) {
+    const begun = performance.now();
+    if (done > 0 && begun - started + longest > options.budgetMs) break;
+    process.stderr.write(`round ${done + 1} of ${options.rounds} ...\n`);
+    for (const group of groups) {
+      await measureRound(group, program, settings, done % 2 === 0, rounds);
+    }
+    longest = Math.max(longest, performance.now() - begun);
+    done += 1;
+  }
+  return { rounds, done };
+}
+
+function resultsOf(groups, rounds) {
+  return groups.flatMap(({ figures }) =>
+    figures.map(({ name, floor, aim }) => ({
+      name,
+      ...combine(rounds.get(name)),
+      floor_name: floor,
+      ...(aim === undefined ? {} : { aim }),
+    })),
+  );
+}
+
+async function main(argv) {
+  const options = parseOptions(argv);
+  if (options === undefined) return console.log(USAGE);
+  const selected = selectGroups(options.only);
+  if (selected.length === 0) throw new UsageError('--only matches no figure');
+  const groups = await loadGroups(selected);
+  const scratch = mkdtempSync(path.join(options.directory ?? tmpdir(), 'kvmsnap-bench-'));
+  try {
+    const loadBefore = load();
+    const { rounds, done } = await measureAll(groups, options, scratch);
+    const results = resultsOf(groups, rounds);
+    const host = {
+      ...hostFacts(),
+      memory_MiB: options.memoryMiB,
+      load_before: loadBefore,
+      load_after: load(),
+      rounds: done,
+    };
+    console.log(`${formatHost(host)}\n\n${formatTable(results)}`);
+    if (options.json) {
+      writeFileSync(options.json, `${JSON.stringify({ results, host }, null, 2)}\n`);
+    }
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  console.error(error instanceof UsageError ? `bench: ${error.message}` : error);
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+}

@@ -1,0 +1,21 @@
+import type { Combined } from './statistics.mjs';
+
+export interface Result extends Combined {
+  name: string;
+  floor_name?: string;
+  aim?: number;
+}
+export interface BenchHost {
+  cpu: string;
+  cpus: number;
+  kernel: string;
+  kvm: string;
+  node: string;
+  memory_MiB: number;
+  load_before: number;
+  load_after: number;
+  rounds: number;
+}
+export function formatTime(us: number): string;
+export function formatTable(results: readonly Result[]): string;
+export function formatHost(host: BenchHost): string;

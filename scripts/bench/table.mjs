@@ -1,0 +1,52 @@
+// The figures as text.
+
+/** Microseconds with three digits or so, in a unit that fits. */
+export function formatTime(us) {
+  if (us >= 999_500) return `${(us / 1e6).toFixed(2)} s`;
+  if (us >= 99_950) return `${(us / 1000).toFixed(0)} ms`;
+  if (us >= 9_995) return `${(us / 1000).toFixed(1)} ms`;
+  if (us >= 999.5) return `${(us / 1000).toFixed(2)} ms`;
+  return us >= 99.95 ? `${us.toFixed(0)} µs` : `${us.toFixed(1)} µs`;
+}
+
+const COLUMNS = ['figure', 'p50', 'p99', 'N', 'floor p50', 'ratio', 'by round', 'aim'];
+
+function cells(result) {
+  const { name, p50_us, p99_us, n, floor_us, ratio, ratio_lowest, ratio_highest, aim } = result;
+  const measured = [name, formatTime(p50_us), formatTime(p99_us), String(n)];
+  if (ratio === null) return [...measured, '-', '-', '-', ''];
+  return [
+    ...measured,
+    formatTime(floor_us),
+    ratio.toFixed(2),
+    `${ratio_lowest.toFixed(2)} - ${ratio_highest.toFixed(2)}`,
+    aim === undefined ? '' : `${ratio <= aim ? 'within' : 'beyond'} ${aim.toFixed(2)}`,
+  ];
+}
+
+/** Columns as wide as they need to be; names to the left, numbers to the right. */
+export function formatTable(results) {
+  const rows = [COLUMNS, ...results.map(cells)];
+  const widths = COLUMNS.map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) =>
+        column === 0 || column === row.length - 1
+          ? cell.padEnd(widths[column])
+          : cell.padStart(widths[column]),
+      )
+      .join('  ')
+      .trimEnd(),
+  );
+  const rule = widths.map((width) => '-'.repeat(width)).join('  ');
+  return [lines[0], rule, ...lines.slice(1)].join('\n');
+}
+
+export function formatHost(host) {
+  const { cpu, cpus, kernel, kvm, node, memory_MiB, load_before, load_after, rounds } = host;
+  return [
+    `${cpu}, ${cpus} CPUs; Linux ${kernel}; KVM: ${kvm}; Node ${node}`,
+    `guest memory ${memory_MiB} MiB; page cache warm; rounds: ${rounds}`,
+    `load average ${load_before.toFixed(2)} before, ${load_after.toFixed(2)} after`,
+  ].join('\n');
+}
