@@ -23,7 +23,8 @@ function(kvmsnap_add_addon)
   add_library(kvmsnap MODULE ${ARGN})
   set_target_properties(kvmsnap PROPERTIES PREFIX "" SUFFIX ".node")
   target_include_directories(kvmsnap SYSTEM PRIVATE ${kvmsnap_napi_includes})
-  target_compile_definitions(kvmsnap PRIVATE NAPI_VERSION=9 NODE_ADDON_API_DISABLE_DEPRECATED)
+  target_compile_definitions(kvmsnap PRIVATE NAPI_VERSION=9 NODE_ADDON_API_DISABLE_DEPRECATED
+    NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS)
   target_link_libraries(kvmsnap PRIVATE kvmsnap_core)
   # A thread may still run the addon's code when the last environment is gone.
   target_link_options(kvmsnap PRIVATE -Wl,-z,nodelete)

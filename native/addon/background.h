@@ -6,6 +6,8 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #include "addon/convert.h"
@@ -36,15 +38,17 @@ class BackgroundWork final : public EnvironmentUser {
 /// undefined, is called with the bytes done so far, at most every 50 ms.
 template <typename Work, typename ToJs>
 Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value& progress,
-                             Work work, ToJs to_js) {
+                             const Work& work, ToJs to_js) {
   auto control = std::make_shared<WorkControl>();
   auto registration = std::make_shared<BackgroundWork>(control);
-  auto queue = JsQueue::create(env, name);
-  Environment::of(env).add(registration.get());
-  PendingPromise promise(env);
-
   if (!progress.IsUndefined()) {
     registration->progress = Napi::Persistent(to_function(progress, "progress"));
+  }
+  auto queue = JsQueue::create(env, name);
+  Environment::of(env).add(registration);
+  PendingPromise promise(env);
+
+  if (!registration->progress.IsEmpty()) {
     auto last = std::make_shared<std::atomic<int64_t>>(0);
     control->on_progress = [queue, registration, last, bare = control.get()] {
       int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -59,17 +63,26 @@ Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value&
     };
   }
 
-  std::thread([=, work = std::move(work)] {
+  auto finish = [=](Napi::Env task_env, const auto& outcome) {
+    registration->progress.Reset();
+    Environment::of(task_env).remove(registration.get());
+    promise.settle(task_env, outcome, to_js);
+    queue->close();
+  };
+  auto run = [=] {
     auto result = attempt([&] { return work(*control); });
+    // It refers to the registration, which refers to `control`.
+    control->on_progress = nullptr;
     auto outcome = std::make_shared<decltype(result)>(std::move(result));
-    queue->post([=](Napi::Env task_env) {
-      control->on_progress = nullptr;
-      registration->progress.Reset();
-      Environment::of(task_env).remove(registration.get());
-      promise.settle(task_env, *outcome, to_js);
-      queue->close();
-    });
-  }).detach();
+    queue->post([=](Napi::Env task_env) { finish(task_env, *outcome); });
+  };
+  try {
+    std::thread(run).detach();
+  } catch (const std::system_error& error) {
+    control->on_progress = nullptr;
+    using Result = decltype(attempt([&] { return work(*control); }));
+    finish(env, Result(Error("ERR_SYSTEM", std::string("no thread: ") + error.what())));
+  }
 
   Napi::Object handle = Napi::Object::New(env);
   handle["done"] = promise.promise();

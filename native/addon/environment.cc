@@ -16,9 +16,13 @@ Environment::~Environment() {
 
 void Environment::end(void* self) {
   auto& environment = *static_cast<Environment*>(self);
-  std::vector<EnvironmentUser*> users(environment.users_.begin(), environment.users_.end());
+  // All are held before the first is told: what one lets go of may be another's last reference.
+  std::vector<std::shared_ptr<EnvironmentUser>> users;
+  for (const auto& [address, weak] : environment.users_) {
+    if (auto user = weak.lock()) users.push_back(std::move(user));
+  }
   environment.users_.clear();
-  for (EnvironmentUser* user : users) user->environment_ends();
+  for (const auto& user : users) user->environment_ends();
 }
 
 void Environment::set_error_class(Napi::Function constructor) {

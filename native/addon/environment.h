@@ -4,7 +4,7 @@
 #include <napi.h>
 
 #include <memory>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "kvm/error.h"
 
@@ -29,7 +29,8 @@ class Environment {
   /// An instance of the KvmsnapError class that JavaScript handed over.
   Napi::Value to_js(Napi::Env env, const Error& error) const;
 
-  void add(EnvironmentUser* user) { users_.insert(user); }
+  /// Held weakly: a user may be freed on any thread, even while the environment ends.
+  void add(const std::shared_ptr<EnvironmentUser>& user) { users_[user.get()] = user; }
   void remove(EnvironmentUser* user) { users_.erase(user); }
 
   Napi::FunctionReference machine_class;
@@ -40,7 +41,7 @@ class Environment {
 
   napi_env env_;
   Napi::FunctionReference error_class_;
-  std::unordered_set<EnvironmentUser*> users_;
+  std::unordered_map<EnvironmentUser*, std::weak_ptr<EnvironmentUser>> users_;
 };
 
 /// Runs `body` and turns native exceptions into JavaScript ones, so that none crosses the boundary.

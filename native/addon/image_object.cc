@@ -6,6 +6,7 @@
 #include "addon/convert.h"
 #include "addon/environment.h"
 #include "addon/sha256.h"
+#include "addon/tagged.h"
 #include "memory/image_layout.h"
 
 namespace kvmsnap {
@@ -14,6 +15,9 @@ namespace {
 
 // Random, as napi_type_tag_object wants it: tells an image from any other wrapped object.
 constexpr napi_type_tag kImageTag = {0x8d6c3b0f5a1e4c77, 0xa24f9be01d7758c3};
+
+// See Handover.
+thread_local const std::shared_ptr<const Image>* image_of_new = nullptr;
 
 // Reads by JavaScript are copies: one call may not ask for more than a Buffer's worth.
 constexpr uint64_t kLargestRead = uint64_t{1} << 30;
@@ -66,8 +70,8 @@ Napi::Value from_written(Napi::Env env, const WrittenImage& written) {
 void ImageObject::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor = DefineClass(
       env, "NativeImage",
-      {InstanceAccessor<&ImageObject::regions>("regions"),
-       InstanceAccessor<&ImageObject::content_bytes>("contentBytes"),
+      {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
+       tagged_accessor<ImageObject, &ImageObject::content_bytes, &kImageTag>("contentBytes"),
        InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::write>("write"), InstanceMethod<&ImageObject::close>("close")});
@@ -75,17 +79,17 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
 }
 
 Napi::Value ImageObject::wrap(Napi::Env env, std::shared_ptr<const Image> image) {
-  auto external = Napi::External<std::shared_ptr<const Image>>::New(env, &image);
-  return Environment::of(env).image_class.New({external});
+  Handover handover(image_of_new, image);
+  return Environment::of(env).image_class.New({});
 }
 
 ImageObject::ImageObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ImageObject>(info) {
   guard(info.Env(), [&] {
-    // Only `wrap` has an External to give.
-    if (!info[0].IsExternal()) {
+    const auto* image = image_of_new;
+    if (image == nullptr) {
       throw Error("ERR_INVALID_ARGUMENT", "images come from imageFromFiles and freeze only");
     }
-    image_ = *info[0].As<Napi::External<std::shared_ptr<const Image>>>().Data();
+    image_ = *image;
     info.This().As<Napi::Object>().TypeTag(&kImageTag);
   });
 }

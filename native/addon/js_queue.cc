@@ -9,13 +9,12 @@ std::shared_ptr<JsQueue> JsQueue::create(Napi::Env env, const char* name) {
       napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, name), 0, 1,
                                       nullptr, nullptr, nullptr, run, &queue->function_);
   if (status != napi_ok) throw Error("ERR_SYSTEM", "no thread-safe function could be created");
-  Environment::of(env).add(queue.get());
+  Environment::of(env).add(queue);
   return queue;
 }
 
 JsQueue::~JsQueue() {
-  // May be any thread's: only what is safe on any thread. The environment forgets it in close() or
-  // when it ends, one of which has happened if `function_` is null.
+  // May be any thread's: only what is safe on any thread.
   if (function_ != nullptr) napi_release_threadsafe_function(function_, napi_tsfn_release);
 }
 

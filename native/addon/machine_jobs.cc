@@ -148,18 +148,24 @@ Napi::Value MachineObject::get_msrs(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
+    uint32_t vcpu = to_uint32(info[0], "vcpu");
     Napi::Object options = to_object(info[1], "options");
+    bool dispatch = to_bool(options.Get("dispatch"), "dispatch");
+    bool single_step = to_bool(options.Get("singleStep"), "singleStep");
     PendingPromise promise(env);
-    machine().run_solo(
-        to_uint32(info[0], "vcpu"), to_bool(options.Get("dispatch"), "dispatch"),
-        to_bool(options.Get("singleStep"), "singleStep"),
-        [queue = queue_, self = self_, promise](const std::variant<OwnedExit, Error>& exit) {
-          queue->post([=](Napi::Env task_env) {
-            promise.settle(task_env, Outcome<OwnedExit>(exit), from_exit);
-            if (*self != nullptr) (*self)->end_call();
-          });
-        });
-    begin_call();
+    auto done = [queue = queue_, self = self_,
+                 promise](const std::variant<OwnedExit, Error>& exit) {
+      queue->post([=](Napi::Env task_env) {
+        promise.settle(task_env, Outcome<OwnedExit>(exit), from_exit);
+        if (*self != nullptr) (*self)->end_call();
+      });
+    };
+    try {
+      machine().run_solo(vcpu, dispatch, single_step, done);
+      begin_call();
+    } catch (const Error& error) {
+      promise.settle(env, Outcome<Nothing>(error), undefined);
+    }
     return promise.promise();
   });
 }

@@ -11,7 +11,7 @@ template <typename Submit, typename Work, typename ToJs>
 Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
   PendingPromise promise(env);
   // The job runs on the machine's own thread, so the machine outlives it.
-  Machine* bare = &machine();
+  Machine* bare = machine_.get();
   auto job = [bare, queue = queue_, self = self_, promise, work, to_js](bool cancelled) mutable {
     auto result = attempt([&] {
       if (cancelled) throw Error("ERR_CLOSED", "the machine was closed");
@@ -23,8 +23,13 @@ Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, 
       if (*self != nullptr) (*self)->end_call();
     });
   };
-  submit(Crew::Job(job));
-  begin_call();
+  try {
+    submit(Crew::Job(job));
+    begin_call();
+  } catch (const Error& error) {
+    // Not thrown: Node never frees a promise that nobody settles.
+    promise.settle(env, Outcome<Nothing>(error), undefined);
+  }
   return promise.promise();
 }
 

@@ -1,12 +1,25 @@
 // The life of a NativeMachine: creation, states, references, events.
 #include "addon/machine_object.h"
 
+#include <utility>
+
 #include "addon/convert.h"
 #include "addon/environment.h"
 #include "addon/machine_jobs.h"
 #include "addon/state_convert.h"
+#include "addon/tagged.h"
 
 namespace kvmsnap {
+
+namespace {
+
+// Random, as napi_type_tag_object wants it.
+constexpr napi_type_tag kMachineTag = {0x51f9d02be7344a0e, 0x9c0b6a43d81f27e5};
+
+// See Handover.
+thread_local const MachineObject::Parts* parts_of_new = nullptr;
+
+}  // namespace
 
 /// Events go to the object through the queue. The queue drops them when the environment has ended.
 class JsMachineEvents final : public MachineEvents {
@@ -47,7 +60,7 @@ void MachineObject::Owner::environment_ends() {
 void MachineObject::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor =
       DefineClass(env, "NativeMachine",
-                  {InstanceAccessor<&MachineObject::status>("status"),
+                  {tagged_accessor<MachineObject, &MachineObject::status, &kMachineTag>("status"),
                    InstanceMethod<&MachineObject::resume>("resume"),
                    InstanceMethod<&MachineObject::pause>("pause"),
                    InstanceMethod<&MachineObject::kill>("kill"),
@@ -86,8 +99,8 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
     MachineConfig config = to_config(env, info[0]);
     Napi::Object events = to_object(info[1], "events");
     auto queue = JsQueue::create(env, "kvmsnap-machine");
-    auto self = std::make_shared<MachineObject*>(nullptr);
     PendingPromise promise(env);
+    auto self = std::make_shared<MachineObject*>(nullptr);
     auto owner = std::make_shared<Owner>();
     // Until there is an object to hold them.
     owner->events = Napi::Persistent(events);
@@ -96,14 +109,11 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
         Outcome<Nothing> outcome = Nothing{};
         if (failure) outcome = *failure;
         promise.settle(task_env, outcome, [&](Napi::Env) -> Napi::Value {
-          Parts parts{owner, queue};
-          auto external = Napi::External<Parts>::New(task_env, &parts);
-          Napi::Object object = Environment::of(task_env).machine_class.New({external});
+          Parts parts{owner, queue, self};
+          Handover handover(parts_of_new, parts);
+          Napi::Object object = Environment::of(task_env).machine_class.New({});
           object.Set("events", owner->events.Value());
-          MachineObject* wrapper = Unwrap(object);
-          wrapper->self_ = self;
-          *self = wrapper;
-          wrapper->update_references();
+          Unwrap(object)->update_references();
           return object;
         });
         owner->events.Reset();
@@ -115,11 +125,15 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
     try {
       owner->machine = Machine::create(std::move(config),
                                        std::make_unique<JsMachineEvents>(queue, self), created);
-    } catch (...) {
+      Environment::of(env).add(owner);
+    } catch (const std::exception& error) {
+      const auto* known = dynamic_cast<const Error*>(&error);
+      promise.settle(
+          env, Outcome<Nothing>(known != nullptr ? *known : Error("ERR_SYSTEM", error.what())),
+          undefined);
+      owner->events.Reset();
       queue->close();
-      throw;
     }
-    Environment::of(env).add(owner.get());
     return promise.promise();
   });
 }
@@ -127,21 +141,23 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
 MachineObject::MachineObject(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<MachineObject>(info) {
   guard(info.Env(), [&] {
-    // Only `create` has an External to give.
-    if (!info[0].IsExternal()) {
+    const Parts* parts = parts_of_new;
+    if (parts == nullptr) {
       throw Error("ERR_INVALID_ARGUMENT", "machines come from createMachine only");
     }
-    Parts& parts = *info[0].As<Napi::External<Parts>>().Data();
-    owner_ = parts.owner;
+    owner_ = parts->owner;
     machine_ = owner_->machine;
-    queue_ = parts.queue;
+    queue_ = parts->queue;
+    info.This().As<Napi::Object>().TypeTag(&kMachineTag);
+    self_ = parts->self;
+    *self_ = this;
   });
 }
 
 // A machine that JavaScript forgot, or an environment's end: freed in the background.
 MachineObject::~MachineObject() {
   if (owner_ == nullptr) return;
-  if (self_) *self_ = nullptr;
+  *self_ = nullptr;
   machine_->close([] {});
   if (owner_->ended) return;
   Environment::of(Env()).remove(owner_.get());
@@ -149,7 +165,7 @@ MachineObject::~MachineObject() {
 }
 
 Machine& MachineObject::machine() const {
-  if (machine_ == nullptr) throw Error("ERR_CLOSED", "the machine was closed");
+  if (machine_->status() == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
   return *machine_;
 }
 
@@ -185,10 +201,10 @@ Napi::Value MachineObject::status(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::resume(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    machine().resume();
-    update_references();
     PendingPromise promise(env);
-    promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
+    auto outcome = attempt([&] { machine().resume(); });
+    update_references();
+    promise.settle(env, outcome, undefined);
     return promise.promise();
   });
 }
@@ -213,17 +229,30 @@ Napi::Value MachineObject::close(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     PendingPromise promise(env);
+    if (closed_) {
+      promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
+      return promise.promise();
+    }
+    closing_.push_back(promise);
+    if (closing_.size() > 1) return promise.promise();
     begin_call();
-    machine().close([queue = queue_, promise, self = self_] {
+    machine_->close([queue = queue_, self = self_] {
       queue->post([=](Napi::Env task_env) {
-        promise.settle(task_env, Outcome<Nothing>(Nothing{}), undefined);
-        if (*self != nullptr) (*self)->end_call();
-        // Nothing can come any more: let go of the event loop's handle now, not at the next GC.
-        queue->close();
+        if (*self != nullptr) (*self)->on_closed(task_env);
       });
     });
     return promise.promise();
   });
+}
+
+void MachineObject::on_closed(Napi::Env env) {
+  closed_ = true;
+  for (const PendingPromise& promise : std::exchange(closing_, {})) {
+    promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
+  }
+  end_call();
+  // Nothing can come any more: let go of the event loop's handle now, not at the next GC.
+  queue_->close();
 }
 
 void MachineObject::ref(const Napi::CallbackInfo&) {

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <vector>
 
 #include "addon/js_queue.h"
 #include "addon/promise.h"
@@ -31,6 +32,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   struct Parts {
     std::shared_ptr<Owner> owner;
     std::shared_ptr<JsQueue> queue;
+    std::shared_ptr<MachineObject*> self;
   };
 
  private:
@@ -71,7 +73,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void complete_exit(const Napi::CallbackInfo& info);
   void set_irq_line(const Napi::CallbackInfo& info);
 
-  /// The machine, if it was not closed.
+  /// Throws ERR_CLOSED once `close` was called.
   Machine& machine() const;
 
   /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
@@ -87,6 +89,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void update_references();
 
   // Events, on the environment's thread.
+  void on_closed(Napi::Env env);
   void on_stopped(Napi::Env env, const Stop& stop);
   void on_output(Napi::Env env, Stream stream);
   void on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim, const OwnedExit& exit);
@@ -98,6 +101,9 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// How a task of the queue finds this object: null when it is gone.
   std::shared_ptr<MachineObject*> self_;
   unsigned calls_ = 0;
+  /// Calls of close() that wait for the end.
+  std::vector<PendingPromise> closing_;
+  bool closed_ = false;
   bool unrefd_ = false;
   bool holds_loop_ = true;
   bool holds_self_ = false;

@@ -80,9 +80,11 @@ std::shared_ptr<const Image> Region::freeze_cold() {
   std::vector<Extent> whole = {{.file = 0, .gpa = spec_.gpa, .length = spec_.size, .offset = 0}};
   auto image = std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
                                              std::vector{cold_}, std::move(whole));
+  // What can fail comes before `cold_` is given up: until then the mapping is what it was, its page
+  // tables aside. The seal leaves mappings that are writable already alone.
+  cold_->seal();
   move_pages_aside();
   image->map(spec_.gpa, spec_.size, range_.get());
-  cold_->seal();
   cold_ = nullptr;
   image_ = std::move(image);
   return image_;
@@ -103,11 +105,14 @@ std::shared_ptr<const Image> Region::freeze_private() {
   }
   layer->seal();
   image_ = image_->overlaid(layer, std::move(extents));
-  if (runs.size() <= kMostRemaps) {
+  if (runs.size() > kMostRemaps) return image_;
+  try {
     for (const HostRun& run : runs) {
       uint64_t offset = run.start - base;
       image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
     }
+  } catch (const Error&) {
+    // No mapping to be had. What is not mapped anew holds the same bytes: see kMostRemaps.
   }
   return image_;
 }

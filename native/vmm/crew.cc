@@ -51,7 +51,8 @@ void Crew::refresh() {
     // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped.
     if (!now && inside_[index]) kick(threads_[index], *run_pages_[index]);
   }
-  if (revoked || dismissed_) work_.wake_waiters();
+  // Before `enlist` there are no vCPUs, and the first job is making them.
+  if (allowed_count_ > 0 && (revoked || dismissed_)) work_.wake_waiters();
   changed_.notify_all();
 }
 

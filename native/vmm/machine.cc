@@ -92,7 +92,7 @@ void Machine::build() {
       DeviceSinks{.serial_output = serial_output_, .debug_output = debug_output_, .stop = *this},
       ram_sizes(), ports_);
   if (config_.state) {
-    load_state(*config_.state);
+    apply_state(*config_.state);
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;
   }
@@ -146,6 +146,13 @@ void Machine::require(std::initializer_list<Status> allowed, const char* call) c
   throw Error("ERR_STATE", message);
 }
 
+void Machine::require_no_solo(const char* call) const {
+  if (!solo_) return;
+  throw Error("ERR_STATE", std::string(call) +
+                               " is not allowed while the run of one vCPU is being paused: wait "
+                               "for its exit");
+}
+
 void Machine::require_open() const {
   std::lock_guard lock(mutex_);
   if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
@@ -155,6 +162,7 @@ void Machine::resume() {
   std::lock_guard lock(mutex_);
   if (status_ == Status::Running && !solo_) return;
   require({Status::Created, Status::Paused}, "resume");
+  require_no_solo("resume");
   status_ = Status::Running;
   crew_.set_running(true);
 }

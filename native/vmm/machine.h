@@ -104,7 +104,10 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void answer_solo(unsigned vcpu, std::vector<uint8_t> data);
 
   // At any time until closed.
-  GuestMemory& memory() { return memory_; }
+  GuestMemory& memory() {
+    require_open();
+    return memory_;
+  }
   std::vector<uint8_t> take_output(Stream stream);
   void set_output_flow(Stream stream, bool flowing);
   size_t serial_input(std::span<const uint8_t> bytes);
@@ -120,6 +123,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void set_section(unsigned vcpu, VcpuSection section, std::span<const uint8_t> bytes);
   std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
   MachineState save_state();
+  /// All of it, or nothing: when KVM refuses a part, the machine gets back the state it had. If
+  /// even that fails it is poisoned.
   void load_state(const MachineState& state);
   /// `asked` is when the guest was first kicked. `pause_after`: a running machine becomes paused.
   Frozen freeze(std::chrono::steady_clock::time_point asked, bool pause_after);
@@ -146,20 +151,26 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// With `mutex_` held: throws unless the status is one of `allowed`.
   void require(std::initializer_list<Status> allowed, const char* call) const;
   void require_open() const;
+  /// A run that was paused still has its exit to deliver. `mutex_` is held.
+  void require_no_solo(const char* call) const;
   RamSizes ram_sizes() const;
   void settle_all();
+  /// May leave half of it behind when it throws.
+  void apply_state(const MachineState& state);
 
   // On a vCPU's thread.
   void run_vcpu(unsigned index) override;
   void wake_waiters() override;
   void stop(StopReason reason, uint32_t code) override;
   void handle_exit(unsigned index, const Exit& exit);
+  void dispatch_or_deliver(unsigned index, const Exit& exit);
   /// False when nobody answers at the address.
   bool dispatch(unsigned index, const Exit& exit);
   bool access_bus(unsigned index, const Exit& exit, const IoBus& bus, uint64_t address,
                   size_t size);
   void ask_owner(unsigned index, ClaimId claim, const Exit& exit);
   void settle(unsigned index);
+  void close_answer(Vcpu& cpu);
   void throttle(unsigned index);
   void end(Status status, Stop stop);
   void fail(const Error& error);

@@ -35,7 +35,7 @@ void Machine::run_vcpu(unsigned index) {
   try {
     while (crew_.may_run(index)) {
       cpu.incomplete = false;
-      cpu.open_data = {};
+      close_answer(cpu);
       Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
       if (std::holds_alternative<InterruptedExit>(exit)) {
         clear_kick(run);
@@ -58,16 +58,22 @@ void Machine::settle(unsigned index) {
   kvm_run& run = cpu.fd().run();
   // An access that crosses a page comes in pieces, each an exit of its own.
   while (cpu.incomplete) {
+    // Before KVM takes what is there: an answer that comes later is refused.
+    close_answer(cpu);
     kick_self(run);
     Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
-    {
-      std::lock_guard lock(mutex_);
-      cpu.open_data = {};
-    }
     cpu.incomplete = needs_completion(exit);
     if (!std::holds_alternative<InterruptedExit>(exit)) handle_exit(index, exit);
   }
   clear_kick(run);
+}
+
+// Written under the lock only, since JavaScript's thread reads it. This thread, alone in writing it,
+// may look without.
+void Machine::close_answer(Vcpu& cpu) {
+  if (cpu.open_data.empty()) return;
+  std::lock_guard lock(mutex_);
+  cpu.open_data = {};
 }
 
 void Machine::settle_all() {
@@ -90,12 +96,8 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
   if (deliver_solo(index, exit, false)) return;
   std::visit(
       Overloaded{
-          [&](const IoExit&) {
-            if (!dispatch(index, exit)) deliver_solo(index, exit, true);
-          },
-          [&](const MmioExit&) {
-            if (!dispatch(index, exit)) deliver_solo(index, exit, true);
-          },
+          [&](const IoExit&) { dispatch_or_deliver(index, exit); },
+          [&](const MmioExit&) { dispatch_or_deliver(index, exit); },
           [&](const HaltExit&) {
             // Only without an in-kernel irqchip: nothing can wake this vCPU again.
             if (!deliver_solo(index, exit, true)) end(Status::Stopped, {.reason = "halt"});
@@ -105,13 +107,14 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
             if (!deliver_solo(index, exit, true)) vcpus_[index]->fd().set_guest_debug({});
           },
           [&](const ShutdownExit&) {
-            deliver_solo(index, exit, true);
+            // Before the exit is given, so that who gets it finds the machine stopped.
             end(Status::Stopped, {.reason = "shutdown"});
+            deliver_solo(index, exit, true);
           },
           [&](const SystemEventExit& event) {
-            deliver_solo(index, exit, true);
             bool reset = event.type == KVM_SYSTEM_EVENT_RESET;
             end(Status::Stopped, {.reason = reset ? "reset" : "shutdown"});
+            deliver_solo(index, exit, true);
           },
           [&](const FailEntryExit& failure) {
             fail(guest_crash("the CPU refused to enter the guest, reason " + hex(failure.reason)));
@@ -135,6 +138,11 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           },
       },
       exit);
+}
+
+void Machine::dispatch_or_deliver(unsigned index, const Exit& exit) {
+  // The access that stopped the machine also ends a run by hand: no other exit comes.
+  if (!dispatch(index, exit) || status() == Status::Stopped) deliver_solo(index, exit, true);
 }
 
 bool Machine::dispatch(unsigned index, const Exit& exit) {
@@ -227,10 +235,12 @@ void Machine::fail(const Error& error) {
 }
 
 void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone done) {
-  vcpu(index);
   {
     std::lock_guard lock(mutex_);
     require({Status::Created, Status::Paused}, "running one vCPU");
+    require_no_solo("running one vCPU");
+    // Only now: the vCPUs of a machine that was closed are gone, or going.
+    vcpu(index);
     status_ = Status::Running;
     solo_ = Solo{index, dispatch, std::move(done)};
   }
@@ -263,10 +273,11 @@ void Machine::answer_solo(unsigned index, std::vector<uint8_t> data) {
 
 bool Machine::deliver_solo(unsigned index, const Exit& exit, bool dispatched) {
   SoloDone done;
-  OwnedExit owned = own(exit);
+  OwnedExit owned;
   {
     std::lock_guard lock(mutex_);
     if (!solo_ || solo_->vcpu != index || (solo_->dispatch && !dispatched)) return false;
+    owned = own(exit);
     if (is_read(exit)) {
       // What an undriven bus gives, unless answered.
       std::span<uint8_t> data = exit_data(exit);

@@ -53,6 +53,20 @@ MachineState Machine::save_state() {
 }
 
 void Machine::load_state(const MachineState& state) {
+  MachineState before = save_state();
+  try {
+    apply_state(state);
+  } catch (...) {
+    try {
+      apply_state(before);
+    } catch (const Error& error) {
+      fail(error);
+    }
+    throw;
+  }
+}
+
+void Machine::apply_state(const MachineState& state) {
   if (state.vcpus.size() != vcpus_.size()) {
     throw Error("ERR_SNAPSHOT_FORMAT", "the state has " + std::to_string(state.vcpus.size()) +
                                            " vCPUs, the machine " + std::to_string(vcpus_.size()));
