@@ -24,6 +24,8 @@ export const ERROR_CODES = {
   ERR_SNAPSHOT_MISSING: 'a tag, manifest or blob is not in the store',
   ERR_SNAPSHOT_INCOMPATIBLE: 'this host lacks something the snapshot needs; the message lists it',
   ERR_STORE: 'the snapshot store cannot be read or written; nothing was changed',
+  ERR_MACHINE_NAME: 'no machine has that name, or another one has it already',
+  ERR_CONTROL: 'the process that hosts a named machine cannot be reached, or broke the protocol',
   ERR_HANDLER: 'a JavaScript port or MMIO handler threw or returned something unusable',
 } as const;
 

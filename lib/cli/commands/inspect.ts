@@ -1,0 +1,41 @@
+import type { Command } from 'commander';
+import { SnapshotStore } from '../../snapshot/store.js';
+import { decodeState } from '../inspect/decode.js';
+import { type Inspected, renderInspected } from '../inspect/render.js';
+import { withJson, withStore } from '../options.js';
+import { print, printJson } from '../output.js';
+
+export function addInspect(program: Command): void {
+  const command = program
+    .command('inspect')
+    .summary('show the configuration and state in a snapshot')
+    .description(
+      'Shows what machine a snapshot is of, and its state: registers and MSRs by name, interrupt\n' +
+        'controllers, timer, clock, devices. Zeros are left out; --json has everything.',
+    )
+    .argument('<ref>', 'tag or sha256: digest');
+  withJson(withStore(command)).action(
+    async (ref: string, options: { store: string; json?: boolean }) => {
+      const inspected = await inspect(options.store, ref);
+      if (options.json) printJson(inspected);
+      else print(renderInspected(inspected));
+    },
+  );
+}
+
+/** Needs no KVM and no addon: a snapshot of any host can be looked at anywhere. */
+export async function inspect(path: string, ref: string): Promise<Inspected> {
+  const store = await SnapshotStore.open(path);
+  using loaded = await store.load(ref);
+  const { digest, tag, config, extents, state } = loaded;
+  return {
+    digest,
+    ...(tag === undefined ? {} : { tag }),
+    config,
+    memory: {
+      extents: extents.length,
+      bytes: extents.reduce((sum, { length }) => sum + length, 0),
+    },
+    state: decodeState(state),
+  };
+}

@@ -1,0 +1,34 @@
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import type { Exit } from '../exit.js';
+import { hostMachine } from '../hosting.js';
+import { type HostingOptions, withHosting, withStore } from '../options.js';
+import { DIFFERENCE_KINDS } from '../spec.js';
+
+interface RestoreOptions extends HostingOptions {
+  store: string;
+  ignore?: (typeof DIFFERENCE_KINDS)[number][];
+}
+
+export function addRestore(program: Command, exit: Exit): void {
+  const command = program
+    .command('restore')
+    .summary('make a new machine from a snapshot and let it run on')
+    .description(
+      'Makes a new machine from a snapshot and lets it run on, with its console on this terminal.',
+    )
+    .argument('<ref>', 'tag or sha256: digest')
+    .addOption(
+      new Option(
+        '--ignore <kind...>',
+        'differences between this host and the one it was taken on to let pass',
+      ).choices(DIFFERENCE_KINDS),
+    );
+  withHosting(withStore(command)).action(async (ref: string, options: RestoreOptions) => {
+    const { store, ignore = [] } = options;
+    exit.code = await hostMachine(
+      { kind: 'snapshot', store: resolve(store), ref, ignore },
+      options,
+    );
+  });
+}

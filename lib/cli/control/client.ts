@@ -1,0 +1,182 @@
+/** A client's end of the control socket of a named machine. */
+import { connect, type Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import type { z } from 'zod';
+import { KvmsnapError } from '../../errors.js';
+import type { Stop } from '../stop.js';
+import { LineReader, MAX_CONSOLE_CHUNK, MAX_REPLY_LINE } from './lines.js';
+import {
+  checkMessage,
+  type MachineInfo,
+  type Reply,
+  type Request,
+  replySchema,
+  type SnapshotResult,
+  snapshotResultSchema,
+  statusSchema,
+  unpackError,
+} from './protocol.js';
+import { findMachine } from './registry.js';
+
+type Call<R = Request> = R extends Request ? Omit<R, 'id'> : never;
+interface Pending {
+  resolve(result: unknown): void;
+  reject(error: Error): void;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+export class MachineClient implements Disposable {
+  /** Console output, after {@link attach}. Ends with the machine, or with the connection. */
+  readonly output: Readable;
+  /** Why the machine ended. `ERR_CONTROL` when the connection is lost before. */
+  readonly stopped: Promise<Stop>;
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #failure: Error | undefined;
+  #settle: { resolve(stop: Stop): void; reject(error: Error): void } | undefined;
+
+  private constructor(name: string, socket: Socket) {
+    this.#socket = socket;
+    this.output = new Readable({ read: () => socket.resume() });
+    this.stopped = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    // Most clients do not wait for the end.
+    this.stopped.catch(() => undefined);
+    const reader = new LineReader(MAX_REPLY_LINE);
+    socket.on('data', (chunk) => {
+      try {
+        for (const message of reader.push(chunk)) this.#take(checkMessage(replySchema, message));
+      } catch (error) {
+        this.#fail(error as Error);
+      }
+    });
+    socket.on('error', (cause) => this.#fail(lost(name, cause)));
+    socket.once('close', () => this.#fail(lost(name)));
+  }
+
+  /** `ERR_MACHINE_NAME`: no such machine. `ERR_CONTROL`: its host process does not answer. */
+  static async connect(name: string): Promise<MachineClient> {
+    const { socket: path } = await findMachine(name);
+    return MachineClient.open(name, path);
+  }
+
+  /** Connects to a socket by its path. */
+  static async open(name: string, path: string): Promise<MachineClient> {
+    const socket = connect(path);
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', (cause) => reject(lost(name, cause)));
+    });
+    return new MachineClient(name, socket);
+  }
+
+  async status(): Promise<MachineInfo> {
+    return this.#call({ op: 'status' }, statusSchema);
+  }
+
+  async pause(): Promise<void> {
+    await this.#request({ op: 'pause' });
+  }
+
+  async resume(): Promise<void> {
+    await this.#request({ op: 'resume' });
+  }
+
+  async stop(kill: boolean): Promise<void> {
+    await this.#request({ op: 'stop', kill });
+  }
+
+  async attach(): Promise<void> {
+    await this.#request({ op: 'attach' });
+  }
+
+  /** Resolves when the guest's serial queue has taken all. */
+  async input(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += MAX_CONSOLE_CHUNK) {
+      const data = Buffer.from(bytes.subarray(at, at + MAX_CONSOLE_CHUNK)).toString('base64');
+      await this.#request({ op: 'input', data });
+    }
+  }
+
+  async snapshot(
+    options: Omit<Call<Extract<Request, { op: 'snapshot' }>>, 'op'>,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<SnapshotResult> {
+    return this.#call({ op: 'snapshot', ...options }, snapshotResultSchema, onProgress);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #call<T extends z.ZodType>(
+    call: Call,
+    schema: T,
+    onProgress?: (done: number, total: number) => void,
+  ): Promise<z.infer<T>> {
+    return checkMessage(schema, await this.#request(call, onProgress));
+  }
+
+  #request(call: Call, onProgress?: (done: number, total: number) => void): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure);
+      const id = this.#nextId++;
+      this.#pending.set(id, { resolve, reject, onProgress });
+      this.#socket.write(`${JSON.stringify({ id, ...call })}\n`);
+    });
+  }
+
+  #take(reply: Reply): void {
+    switch (reply.kind) {
+      case 'output':
+        if (!this.output.push(Buffer.from(reply.data, 'base64'))) this.#socket.pause();
+        return;
+      case 'stopped':
+        this.#settle?.resolve(reply.stop);
+        this.output.push(null);
+        return;
+      case 'progress':
+        this.#pending.get(reply.id)?.onProgress?.(reply.done, reply.total);
+        return;
+      case 'result':
+        this.#forget(reply.id)?.resolve(reply.result);
+        return;
+      case 'error':
+        if (reply.id === undefined) this.#fail(unpackError(reply.error));
+        else this.#forget(reply.id)?.reject(unpackError(reply.error));
+    }
+  }
+
+  #forget(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    return pending;
+  }
+
+  /** The connection is over; only the first reason counts. */
+  #fail(error: Error): void {
+    if (this.#failure) return;
+    this.#failure = error;
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    this.#settle?.reject(error);
+    if (!this.output.readableEnded) this.output.push(null);
+    this.#socket.destroy();
+  }
+}
+
+function lost(name: string, cause?: Error): KvmsnapError {
+  const code = (cause as NodeJS.ErrnoException | undefined)?.code;
+  return new KvmsnapError(
+    'ERR_CONTROL',
+    `the connection to the host process of ${name} ${code ? `failed: ${code}` : 'was lost'}. ` +
+      `Its log says more; \`kvmsnap stop --kill ${name}\` ends it`,
+    cause ? { cause } : {},
+  );
+}

@@ -1,0 +1,124 @@
+/**
+ * Which machine has which name. A record names the process that hosts the machine; the name is free
+ * when that process is gone, whatever files it left. Records change under a lock, so that of two
+ * who want a name, or find it stale, one gets it.
+ */
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { z } from 'zod';
+import { KvmsnapError } from '../../errors.js';
+import { errnoCode } from '../../snapshot/failures.js';
+import { withLock } from '../../snapshot/lock.js';
+import { isOwnerToken, newOwnerToken, ownerPid, ownerStatus } from '../../snapshot/owner.js';
+import { sweepWorkspaces, Workspace } from '../../snapshot/workspace.js';
+import { MACHINE_NAME } from '../values.js';
+import { machineFiles, runtimeDirectory } from './runtime-dir.js';
+
+const recordSchema = z.object({ owner: z.string().max(256).refine(isOwnerToken) });
+const MAX_RECORD_BYTES = 4096;
+const LOCK_WAIT_MS = 10_000;
+
+/** A name that this process holds. */
+export interface NameClaim {
+  readonly socket: string;
+  /** Gives the name back and removes its files but the log. Idempotent. */
+  release(): Promise<void>;
+}
+
+/** Takes a name for the calling process. `ERR_MACHINE_NAME`: a living process has it. */
+export async function claimName(name: string): Promise<NameClaim> {
+  const directory = runtimeDirectory();
+  const files = machineFiles(directory, name);
+  const owner = newOwnerToken();
+  await locked(directory, async (workspace) => {
+    const holder = readOwner(directory, name);
+    if (holder !== undefined && isAlive(holder)) {
+      throw new KvmsnapError(
+        'ERR_MACHINE_NAME',
+        `a machine named ${name} is there already (process ${ownerPid(holder)}): choose another ` +
+          `name, or stop it with \`kvmsnap stop ${name}\``,
+      );
+    }
+    rmSync(files.socket, { force: true });
+    const written = workspace.file('record');
+    writeFileSync(written, JSON.stringify({ owner }), { mode: 0o600 });
+    renameSync(written, files.record);
+  });
+  return { socket: files.socket, release: () => forget(directory, name, owner) };
+}
+
+export interface FoundMachine {
+  socket: string;
+  /** Of the host process; `undefined` where it is of another PID namespace. */
+  pid: number | undefined;
+}
+
+/** The process that hosts a machine. `ERR_MACHINE_NAME`: none; what a dead one left is removed. */
+export async function findMachine(name: string): Promise<FoundMachine> {
+  const directory = runtimeDirectory();
+  const owner = readOwner(directory, name);
+  if (owner !== undefined && isAlive(owner)) {
+    const pid = ownerStatus(owner) === 'alive' ? Number(ownerPid(owner)) : undefined;
+    return { pid, socket: machineFiles(directory, name).socket };
+  }
+  if (owner !== undefined) await forget(directory, name, owner);
+  throw new KvmsnapError('ERR_MACHINE_NAME', `no machine is named ${name}`);
+}
+
+/** Names of all machines whose processes live, sorted. */
+export async function machineNames(): Promise<string[]> {
+  const directory = runtimeDirectory();
+  sweepWorkspaces(directory);
+  const names: string[] = [];
+  for (const file of readdirSync(directory)) {
+    const name = file.endsWith('.json') ? file.slice(0, -'.json'.length) : '';
+    if (!MACHINE_NAME.test(name)) continue;
+    const owner = readOwner(directory, name);
+    if (owner !== undefined && isAlive(owner)) names.push(name);
+    else if (owner !== undefined) await forget(directory, name, owner);
+  }
+  return names.sort();
+}
+
+/** A process of another boot is dead: the directory is local. Of another PID namespace, it may live. */
+function isAlive(owner: string): boolean {
+  const status = ownerStatus(owner);
+  if (status !== 'unknown') return status === 'alive';
+  return bootOf(owner) === bootOf(newOwnerToken());
+}
+
+const bootOf = (owner: string): string | undefined => owner.split('.')[0];
+
+async function forget(directory: string, name: string, owner: string): Promise<void> {
+  await locked(directory, async () => {
+    // Somebody else may have the name by now.
+    if (readOwner(directory, name) !== owner) return;
+    const files = machineFiles(directory, name);
+    rmSync(files.socket, { force: true });
+    rmSync(files.record, { force: true });
+  });
+}
+
+async function locked(
+  directory: string,
+  work: (workspace: Workspace) => Promise<void>,
+): Promise<void> {
+  const workspace = new Workspace(directory);
+  try {
+    await withLock(workspace, () => work(workspace), { waitMs: LOCK_WAIT_MS });
+  } finally {
+    await workspace.remove();
+  }
+}
+
+/** The token in a record; a record that is damaged counts as none. */
+function readOwner(directory: string, name: string): string | undefined {
+  try {
+    const bytes = readFileSync(machineFiles(directory, name).record);
+    if (bytes.length > MAX_RECORD_BYTES) return undefined;
+    return recordSchema.parse(JSON.parse(bytes.toString('utf8'))).owner;
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof z.ZodError) return undefined;
+    if (errnoCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,108 @@
+/** A snapshot for people to read. `inspect --json` has everything; here zeros are left out. */
+import type { SnapshotConfig } from '../../snapshot/config.js';
+import { formatBytes, hex, printable, table } from '../output.js';
+import type { DecodedState, DecodedVcpu, Plain, PlainObject } from './decode.js';
+import { grid, heading, isObject, isZero, leaves, structTable } from './text.js';
+
+export interface Inspected {
+  digest: string;
+  tag?: string;
+  config: SnapshotConfig;
+  /** What restoring maps. */
+  memory: { extents: number; bytes: number };
+  state: DecodedState;
+}
+
+export function renderInspected({ digest, tag, config, memory, state }: Inspected): string {
+  return [
+    `${tag === undefined ? '' : `${printable(tag)}  `}${digest}\n`,
+    renderConfig(config, memory),
+    ...state.vcpus.map(renderVcpu),
+    renderVm(state.vm),
+    ...Object.entries(state.devices).map(
+      ([name, device]) => heading(`Device ${printable(name)}`) + grid(leaves(device)),
+    ),
+  ].join('');
+}
+
+function renderConfig(config: SnapshotConfig, memory: Inspected['memory']): string {
+  const { machine, host, product } = config;
+  const { cpu } = host;
+  const regions = machine.memory.regions.map(
+    ({ slot, gpa, size }) => `slot ${slot}: ${formatBytes(size)} at ${hex(gpa)}`,
+  );
+  const devices = Object.entries(machine.devices)
+    .filter(([, value]) => value !== false && value !== 0)
+    .map(([name, value]) => (value === true ? name : `${name} ${hex(value as number)}`));
+  const rows = [
+    ['taken', `${config.created} by ${product.name} ${product.version}`],
+    ['parent', config.parent ?? 'none'],
+    ['host', `${cpu.vendor} family ${cpu.family} model ${cpu.model}, Linux ${host.kernel}`],
+    ['vCPUs', `${machine.vcpus}`],
+    ['irqchip', machine.irqchip ? 'PIC, IOAPIC, LAPIC, PIT' : 'none'],
+    ['devices', devices.join(', ')],
+    ...regions.map((region, i) => [i === 0 ? 'memory' : '', region]),
+    ['content', `${formatBytes(memory.bytes)} in ${memory.extents} extents`],
+    ...Object.entries(config.annotations).map(([key, value]) => [`"${key}"`, value]),
+  ];
+  return table(
+    rows.map((row) => row.map((cell) => printable(cell))),
+    '  ',
+  );
+}
+
+function renderVcpu(vcpu: DecodedVcpu): string {
+  const { index, tscKhz, sections, msrs, features } = vcpu;
+  const mp = isObject(sections.mp_state) ? sections.mp_state.name : undefined;
+  const title = `vCPU ${index}: ${String(mp ?? 'unknown')}, TSC ${tscKhz} kHz`;
+  const { sregs2, mp_state: _, cpuid2: __, regs, ...others } = sections;
+  return [
+    heading(title),
+    regs === undefined ? '' : grid(leaves(regs)),
+    sregs2 === undefined ? '' : renderSregs(sregs2),
+    ...Object.entries(others).map(([name, section]) => nonZero(`vCPU ${index} ${name}`, section)),
+    heading(`vCPU ${index} MSRs`),
+    grid(Object.entries(msrs)),
+    heading(`vCPU ${index} CPUID features`),
+    wrap(features),
+  ].join('');
+}
+
+function renderSregs(sregs: Plain): string {
+  if (!isObject(sregs)) return '';
+  const entries = Object.entries(sregs);
+  const segments = entries.filter(
+    (entry): entry is [string, PlainObject] => isObject(entry[1]) && 'selector' in entry[1],
+  );
+  const rest = entries.filter(([name]) => !segments.some(([segment]) => segment === name));
+  return `${structTable(segments)}${grid(leaves(Object.fromEntries(rest)))}`;
+}
+
+function renderVm(vm: DecodedState['vm']): string {
+  return Object.entries(vm)
+    .map(([name, section]) => (name === 'ioapic' ? renderIoapic(section) : nonZero(name, section)))
+    .join('');
+}
+
+function renderIoapic(section: Plain): string {
+  const ioapic = isObject(section) ? section.ioapic : undefined;
+  if (!isObject(ioapic) || !Array.isArray(ioapic.redirtbl)) return nonZero('ioapic', section);
+  const { redirtbl, ...rest } = ioapic;
+  const pins = (redirtbl as PlainObject[]).map((entry, pin) => [`pin ${pin}`, entry] as const);
+  return heading('ioapic') + grid(leaves(rest)) + structTable(pins);
+}
+
+function nonZero(title: string, section: Plain): string {
+  const fields = leaves(section).filter(([, value]) => !isZero(value));
+  return heading(title) + (fields.length === 0 ? '  all zero\n' : grid(fields));
+}
+
+function wrap(words: readonly string[]): string {
+  const lines: string[] = [];
+  for (const word of words) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + word.length < 96) lines[lines.length - 1] += ` ${word}`;
+    else lines.push(`  ${word}`);
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}

@@ -1,0 +1,52 @@
+/** Pieces of readable state: grids of fields, tables of like structs. */
+import { printable, table } from '../output.js';
+import type { Plain, PlainObject } from './decode.js';
+
+const LINE = 100;
+
+export const isObject = (value: Plain | undefined): value is PlainObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** `a.b[0]` -> value, for every leaf. */
+export function leaves(value: Plain, path = ''): [string, string][] {
+  if (Array.isArray(value)) {
+    return value.length === 0
+      ? [[path, 'none']]
+      : value.flatMap((item, i) => leaves(item, `${path}[${i}]`));
+  }
+  if (isObject(value)) {
+    return Object.entries(value).flatMap(([key, item]) =>
+      leaves(item, path === '' ? key : `${path}.${key}`),
+    );
+  }
+  return [[path, printable(String(value))]];
+}
+
+export const isZero = (text: string): boolean => /^(0|0x0+|none)$/.test(text) || /^0+$/.test(text);
+
+/** Fields in as many columns as a line has room for. */
+export function grid(fields: readonly (readonly [string, string])[], indent = '  '): string {
+  if (fields.length === 0) return '';
+  const cells = fields.map(([name, value]) => [name, value] as const);
+  const width = Math.max(...cells.map(([name, value]) => name.length + value.length)) + 4;
+  const columns = Math.max(1, Math.floor((LINE - indent.length) / width));
+  const rows: string[][] = [];
+  const height = Math.ceil(cells.length / columns);
+  for (let row = 0; row < height; row++) {
+    rows.push(cells.filter((_, i) => i % height === row).flat());
+  }
+  return table(rows, indent);
+}
+
+/** One row for each struct of a list. */
+export function structTable(rows: readonly (readonly [string, PlainObject])[]): string {
+  const [first] = rows;
+  if (!first) return '';
+  const keys = Object.keys(first[1]);
+  return table(
+    [['', ...keys], ...rows.map(([name, row]) => [name, ...keys.map((key) => String(row[key]))])],
+    '  ',
+  );
+}
+
+export const heading = (text: string): string => `\n${text}\n`;

@@ -1,0 +1,58 @@
+/** Options that several commands share. */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { parseDetachKey, parseName } from './values.js';
+
+export const withJson = (command: Command): Command =>
+  command.option('--json', 'print JSON for programs');
+
+export const withStore = (command: Command): Command =>
+  command.requiredOption('--store <dir>', 'directory of the snapshot store');
+
+export const withDetachKey = (command: Command): Command =>
+  command.addOption(
+    new Option('--detach-key <key>', 'key that leaves the console; none: no such key')
+      .default(parseDetachKey('ctrl-]'), 'ctrl-]')
+      .argParser(parseDetachKey),
+  );
+
+/** Where a new machine runs, and who watches it. */
+export interface HostingOptions {
+  name?: string;
+  detach?: boolean;
+  paused?: boolean;
+  debugOutput?: boolean;
+  detachKey: ReturnType<typeof parseDetachKey>;
+  json?: boolean;
+}
+
+export const withHosting = (command: Command): Command =>
+  withJson(
+    withDetachKey(
+      command
+        .option('--name <name>', 'run in the background under this name', parseName)
+        .option('-d, --detach', 'with --name: do not attach the terminal')
+        .option('--paused', 'with --detach: do not start yet; `kvmsnap resume` does')
+        .option('--debug-output', 'copy what the guest writes to port 0xE9 to stderr or the log'),
+    ),
+  );
+
+const DEVICE_KEYS = {
+  serial: 'serial',
+  i8042: 'i8042',
+  'debug-port': 'debugPort',
+  cmos: 'cmos',
+  'acpi-power': 'acpiPower',
+} as const;
+export type DeviceToggles = Partial<
+  Record<(typeof DEVICE_KEYS)[keyof typeof DEVICE_KEYS], boolean>
+>;
+export const DEVICE_NAMES = Object.keys(DEVICE_KEYS);
+
+/** `serial=off`, gathered over repetitions. */
+export function collectDevices(text: string, before: DeviceToggles = {}): DeviceToggles {
+  const [, name, state] = /^([a-z0-9-]+)=(on|off)$/.exec(text) ?? [];
+  if (name === undefined || !Object.hasOwn(DEVICE_KEYS, name)) {
+    throw new InvalidArgumentError(`Give NAME=on or NAME=off; names: ${DEVICE_NAMES.join(', ')}.`);
+  }
+  return { ...before, [DEVICE_KEYS[name as keyof typeof DEVICE_KEYS]]: state === 'on' };
+}
