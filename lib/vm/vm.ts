@@ -212,6 +212,11 @@ export class Vm implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    // What the guest wrote while nobody took it comes out before the end of the stream.
+    if (this.status !== 'closed') {
+      this.#native.setOutputFlow(0, true);
+      this.#native.setOutputFlow(1, true);
+    }
     await this.#native.close();
     this.console.gate.end();
     this.debug.gate.end();
