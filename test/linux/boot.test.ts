@@ -1,0 +1,74 @@
+import { describe, expect, test } from 'vitest';
+import { boot, type KernelEntry } from './support/guest.js';
+import { whyNoLinux } from './support/host.js';
+import { complaints } from './support/kernel-log.js';
+
+const PVH: KernelEntry = { kernel: 'vmlinux', elfEntry: 'pvh' };
+const ELF64: KernelEntry = { kernel: 'vmlinux', elfEntry: '64-bit' };
+const BZIMAGE: KernelEntry = { kernel: 'bzImage' };
+
+describe.skipIf(whyNoLinux())("Debian's kernel boots to a shell, and its log is clean", () => {
+  test.each([
+    { name: 'vmlinux by its PVH note', entry: PVH, vcpus: 1 },
+    { name: 'vmlinux by its PVH note', entry: PVH, vcpus: 2 },
+    { name: 'vmlinux at its 64-bit entry', entry: ELF64, vcpus: 1 },
+    { name: 'vmlinux at its 64-bit entry', entry: ELF64, vcpus: 2 },
+    { name: 'bzImage by the 64-bit boot protocol', entry: BZIMAGE, vcpus: 1 },
+    { name: 'bzImage by the 64-bit boot protocol', entry: BZIMAGE, vcpus: 2 },
+  ])('$name, $vcpus vCPUs', async ({ entry, vcpus }) => {
+    await using guest = await boot({ entry, vcpus });
+    const { terminal, vm } = guest;
+
+    expect(await terminal.run('nproc')).toBe(`${vcpus}\n`);
+    expect(await terminal.run('cat /proc/interrupts')).toMatch(/IO-APIC +4-edge +ttyS0/);
+    expect(await complaints(terminal)).toEqual([]);
+    // The clock that survives a snapshot, and the RTC that the guest set it by.
+    const clocksource = '/sys/devices/system/clocksource/clocksource0/current_clocksource';
+    expect(await terminal.run(`cat ${clocksource}`)).toBe('kvm-clock\n');
+    const seconds = Number(await terminal.run('date +%s'));
+    expect(Math.abs(seconds - Date.now() / 1000)).toBeLessThan(60);
+
+    terminal.type('poweroff -f\n');
+    expect(await vm.wait()).toEqual({ reason: 'power-off' });
+    expect(vm.status).toBe('stopped');
+  });
+});
+
+describe.skipIf(whyNoLinux())('A guest that reboots stops its machine', () => {
+  test.each([
+    { how: 't', reason: 'shutdown', what: 'a triple fault' },
+    { how: 'k', reason: 'reset', what: 'the keyboard controller' },
+    { how: 'a', reason: 'reset', what: "ACPI's reset register" },
+  ])('by $what', async ({ how, reason }) => {
+    const cmdline = `console=ttyS0 panic=-1 reboot=${how} quiet 8250.nr_uarts=1 nokaslr cryptomgr.notests`;
+    await using guest = await boot({ cmdline });
+    guest.terminal.type('reboot -f\n');
+    expect(await guest.vm.wait()).toEqual({ reason });
+  });
+
+  test('a kernel that panics ends as one that reboots', async () => {
+    await using guest = await boot();
+    guest.terminal.type('echo c > /proc/sysrq-trigger\n');
+    await guest.terminal.until(/Kernel panic - not syncing: sysrq triggered crash/);
+    expect(await guest.vm.wait()).toEqual({ reason: 'shutdown' });
+  });
+});
+
+describe.skipIf(whyNoLinux())('A person at the console', () => {
+  test('sees a prompt, types a command, sees it echoed and answered', async () => {
+    await using guest = await boot({ shell: 'person' });
+    const { terminal } = guest;
+    await terminal.until(/# /);
+    terminal.type('echo $((6 * 7)) and "$(uname -s)"\n');
+    await terminal.until(/echo \$\(\(6 \* 7\)\) and "\$\(uname -s\)"\r\n/);
+    await terminal.until(/42 and Linux\r\n/);
+    await terminal.until(/# /);
+    // Ctrl-C, the character, becomes a signal in the guest.
+    terminal.type('echo asleep; sleep 1000\n');
+    await terminal.until(/asleep\r\n/);
+    terminal.type('\x03');
+    await terminal.until(/# /);
+    terminal.type('exit 0\n');
+    await terminal.until(/Attempted to kill init/);
+  });
+});
