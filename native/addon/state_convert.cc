@@ -155,9 +155,10 @@ Napi::Value from_state(Napi::Env env, const MachineState& state) {
     Napi::Object device = Napi::Object::New(env);
     for (const auto& [key, field] : fields) {
       if (const auto* number = std::get_if<int64_t>(&field)) {
-        device[key] = static_cast<double>(*number);
-        bool exact = static_cast<int64_t>(static_cast<double>(*number)) == *number;
-        if (!exact) device[key] = Napi::BigInt::New(env, *number);
+        // As a snapshot file carries them: what needs more than 32 bits is a bigint.
+        bool small = *number >= -int64_t{UINT32_MAX} && *number <= int64_t{UINT32_MAX};
+        device[key] = small ? Napi::Value(Napi::Number::New(env, static_cast<double>(*number)))
+                            : Napi::BigInt::New(env, *number);
       } else {
         device[key] = from_bytes(env, std::get<std::vector<uint8_t>>(field));
       }
