@@ -89,7 +89,7 @@ export class VmMemory {
 
   /**
    * KVM_CLEAR_DIRTY_LOG, on a machine made with `manualDirtyLog`: forgets the pages whose bits are set
-   * and watches them again. `firstPage` is a multiple of 64, and so is `pages` but at the slot's end.
+   * and watches them again; `ERR_STATE` on another machine. `firstPage` is a multiple of 64, and so is `pages` but at the slot's end.
    */
   async clearDirtyLog(
     slot: number,

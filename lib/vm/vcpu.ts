@@ -3,7 +3,7 @@ import { type CpuidEntry, decodeCpuid } from '../cpu/cpuid-entries.js';
 import { decodeMsrs, encodeMsrs, type MsrEntry } from '../cpu/msrs.js';
 import { VCPU_SECTIONS, type VcpuSectionValue } from '../cpu/sections.js';
 import type { Patch } from '../cpu/struct.js';
-import { requireArgument } from '../errors.js';
+import { KvmsnapError } from '../errors.js';
 import type { NativeExit, NativeMachine, VcpuSection } from '../native/binding.js';
 
 /** Why a vCPU came back from KVM_RUN (Documentation/virt/kvm/api.rst, "struct kvm_run"). */
@@ -85,7 +85,7 @@ export class Vcpu {
 
   /**
    * Runs this vCPU alone until its next exit, which it gives. With `dispatch` devices and claims
-   * answer theirs first, and only what nobody answers comes here. An `in` or MMIO read wants an
+   * answer theirs first, and only what nobody answers comes here, or what stopped the machine. An `in` or MMIO read wants an
    * {@link answer}; without one it reads ones. `pause()` ends it with an exit of kind `interrupted`.
    */
   async run(options: { dispatch?: boolean } = {}): Promise<VcpuExit> {
@@ -110,9 +110,7 @@ export class Vcpu {
 
   /** One struct by its name; see the shorthands above. */
   async get<S extends PatchableSection>(section: S): Promise<VcpuSectionValue<S>> {
-    const machine = this.#machine();
-    const raw = await machine.getVcpu(this.index, section);
-    requireArgument(raw.length > 0, `the machine has no ${section}: it has no irqchip`);
+    const raw = await this.#raw(section);
     const cpuid = section === 'xsave2' ? await this.getCpuid() : undefined;
     return VCPU_SECTIONS[section].decode(raw, cpuid) as VcpuSectionValue<S>;
   }
@@ -122,7 +120,7 @@ export class Vcpu {
     patch: Patch<VcpuSectionValue<S>>,
   ): Promise<void> {
     const machine = this.#machine();
-    const base = await machine.getVcpu(this.index, section);
+    const base = await this.#raw(section);
     const cpuid = section === 'xsave2' ? await this.getCpuid() : undefined;
     const encode = VCPU_SECTIONS[section].encode as (
       patch: unknown,
@@ -130,5 +128,13 @@ export class Vcpu {
       cpuid?: readonly CpuidEntry[],
     ) => Uint8Array;
     await machine.setVcpu(this.index, section, encode(patch, base, cpuid));
+  }
+
+  async #raw(section: PatchableSection): Promise<Uint8Array> {
+    const raw = await this.#machine().getVcpu(this.index, section);
+    if (raw.length === 0) {
+      throw new KvmsnapError('ERR_STATE', `the machine has no ${section}: it has no irqchip`);
+    }
+    return raw;
   }
 }

@@ -101,6 +101,17 @@ void GuestMemory::take_host_writes(uint32_t slot, std::span<uint64_t> bitmap) {
   find(slot).take_host_writes(bitmap);
 }
 
+void GuestMemory::join_host_writes(uint32_t slot, std::span<uint64_t> bitmap) const {
+  std::shared_lock lock(mutex_);
+  find(slot).join_host_writes(bitmap);
+}
+
+void GuestMemory::forget_host_writes(uint32_t slot, uint64_t first_page,
+                                     std::span<const uint64_t> bitmap) {
+  std::shared_lock lock(mutex_);
+  find(slot).forget_host_writes(first_page / 64, bitmap);
+}
+
 std::vector<GuestMemory::Piece> GuestMemory::pieces(uint64_t gpa, uint64_t length) const {
   std::vector<Piece> pieces;
   uint64_t at = gpa, left = length;

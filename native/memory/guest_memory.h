@@ -39,6 +39,9 @@ class GuestMemory {
 
   /// See Region::take_host_writes.
   void take_host_writes(uint32_t slot, std::span<uint64_t> bitmap);
+  void join_host_writes(uint32_t slot, std::span<uint64_t> bitmap) const;
+  /// `first_page` is a multiple of 64.
+  void forget_host_writes(uint32_t slot, uint64_t first_page, std::span<const uint64_t> bitmap);
 
  private:
   struct Piece {

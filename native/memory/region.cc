@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "kvm/error.h"
+#include "kvm/uapi.h"
 #include "memory/file_io.h"
 #include "memory/page_scan.h"
 
@@ -132,9 +133,29 @@ void Region::write(uint64_t offset, std::span<const uint8_t> bytes) {
   }
 }
 
+void Region::set_flags(uint32_t flags) {
+  // A log starts empty, as KVM's own does.
+  if ((flags & ~spec_.flags & KVM_MEM_LOG_DIRTY_PAGES) != 0) {
+    for (auto& word : host_writes_) word.store(0, std::memory_order_relaxed);
+  }
+  spec_.flags = flags;
+}
+
 void Region::take_host_writes(std::span<uint64_t> bitmap) {
   for (size_t word = 0; word < bitmap.size() && word < host_writes_.size(); word++) {
     bitmap[word] |= host_writes_[word].exchange(0, std::memory_order_relaxed);
+  }
+}
+
+void Region::join_host_writes(std::span<uint64_t> bitmap) const {
+  for (size_t word = 0; word < bitmap.size() && word < host_writes_.size(); word++) {
+    bitmap[word] |= host_writes_[word].load(std::memory_order_relaxed);
+  }
+}
+
+void Region::forget_host_writes(size_t first_word, std::span<const uint64_t> bitmap) {
+  for (size_t word = 0; word < bitmap.size() && first_word + word < host_writes_.size(); word++) {
+    host_writes_[first_word + word].fetch_and(~bitmap[word], std::memory_order_relaxed);
   }
 }
 

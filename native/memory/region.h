@@ -20,7 +20,7 @@ class Region {
   Region(const RegionSpec& spec, const Image* image);
 
   const RegionSpec& spec() const { return spec_; }
-  void set_flags(uint32_t flags) { spec_.flags = flags; }
+  void set_flags(uint32_t flags);
   uint8_t* host() const { return range_.get(); }
 
   /// Makes what it holds now immutable and goes on copy-on-write from there. The caller sees to it
@@ -38,6 +38,10 @@ class Region {
   /// ORs the pages that `write` touched since the last call into `bitmap`, and forgets them. KVM's
   /// dirty log does not see those writes.
   void take_host_writes(std::span<uint64_t> bitmap);
+  /// The same without forgetting: `forget_host_writes` does that, page by page, from the 64th page
+  /// times `first_word` on.
+  void join_host_writes(std::span<uint64_t> bitmap) const;
+  void forget_host_writes(size_t first_word, std::span<const uint64_t> bitmap);
 
  private:
   void move_pages_aside();

@@ -230,8 +230,8 @@ void Machine::end(Status status, Stop stop) {
 }
 
 void Machine::fail(const Error& error) {
-  finish_solo(error);
   end(Status::Poisoned, {.reason = "error", .error = error});
+  finish_solo(error);
 }
 
 void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone done) {

@@ -136,12 +136,21 @@ std::vector<uint64_t> Machine::dirty_log(uint32_t slot) {
   RegionSpec spec = memory_.region(slot);
   std::vector<uint64_t> bitmap((spec.size / kPageSize + 63) / 64);
   vm_.dirty_log(slot, bitmap);
-  memory_.take_host_writes(slot, bitmap);
+  if (config_.manual_dirty_log) {
+    memory_.join_host_writes(slot, bitmap);
+  } else {
+    memory_.take_host_writes(slot, bitmap);
+  }
   return bitmap;
 }
 
 void Machine::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
                               std::span<uint64_t> bitmap) {
+  if (!config_.manual_dirty_log) {
+    throw Error("ERR_STATE",
+                "reading the dirty log of this machine clears it: to clear it in chunks make the "
+                "machine with manualDirtyLog");
+  }
   RegionSpec spec = memory_.region(slot);
   uint64_t total = spec.size / kPageSize;
   // Documentation/virt/kvm/api.rst 4.117: whole words, but at the end of the slot.
@@ -152,6 +161,11 @@ void Machine::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages
                 "the range to clear starts and ends at a multiple of 64 pages, or at the slot's "
                 "end, and comes with a bit for each page");
   }
+  // Bits beyond the range are no part of it, though they are in its last word.
+  bitmap = bitmap.first((pages + 63) / 64);
+  if (pages % 64 != 0) bitmap.back() &= (uint64_t{1} << pages % 64) - 1;
+  // The host's first: a page that it writes meanwhile is named again, not forgotten.
+  memory_.forget_host_writes(slot, first_page, bitmap);
   vm_.clear_dirty_log(slot, first_page, pages, bitmap);
 }
 
