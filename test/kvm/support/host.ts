@@ -1,0 +1,34 @@
+/** What the machine that runs these tests is like. */
+import { accessSync, constants, readFileSync } from 'node:fs';
+import { freemem, totalmem } from 'node:os';
+
+/** In the emulated hardware host (docs/testing.md) everything takes 5 to 20 times as long. */
+export const SLOWDOWN = process.env.KVMSNAP_EMULATED_HOST === '1' ? 10 : 1;
+
+/** The longest that a condition which always comes true may take, in milliseconds. */
+export const PATIENCE = 20_000 * SLOWDOWN;
+
+/**
+ * KVM without a virtualisation extension runs ring 0 in its instruction emulator: 2 million
+ * instructions a second, no SSE, and no `int3`.
+ */
+export const EMULATED_RING0 = !/^flags\s*:.*\b(svm|vmx)\b/m.test(
+  readFileSync('/proc/cpuinfo', 'utf8'),
+);
+
+/** Why this tier cannot run here, if it cannot. */
+export function whyNoKvm(): string | undefined {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    return undefined;
+  } catch (error) {
+    return `/dev/kvm cannot be used: ${(error as Error).message}. Run the tier in the emulated host: see docs/testing.md`;
+  }
+}
+
+/** Bytes of memory that a test may count on. */
+export const availableMemory = (): number => {
+  const line = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+  return line ? Number(line[1]) * 1024 : freemem();
+};
+export const installedMemory = totalmem;

@@ -1,0 +1,108 @@
+/** Machines for tests: booted with a guest of native/guest, closed when the test is over. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { onTestFinished } from 'vitest';
+import { type StopInfo, Vm, type VmOptions } from '../../../lib/index.js';
+import { GUEST_ABI, GUEST_MAGIC_VALUE } from '../../../lib/native/guest-abi.js';
+import { GUESTS, type GuestInfo, type GuestName, readGuest } from '../../../lib/native/guests.js';
+import { MiB } from '../../../lib/units.js';
+import { PATIENCE } from './host.js';
+
+export interface BootOptions extends Omit<VmOptions, 'bare'> {
+  /** Default: the guest's preferred ring. */
+  ring?: 0 | 3;
+  /** Registers that the guest's contract names. */
+  regs?: { rsi?: bigint; r15?: bigint };
+}
+
+/** Closes `vm` at the end of the test, whatever became of it. */
+export function tracked(vm: Vm): Vm {
+  onTestFinished(() => vm.close());
+  return vm;
+}
+
+export async function createVm(options: VmOptions): Promise<Vm> {
+  return tracked(await Vm.create(options));
+}
+
+/** A machine with a guest loaded, not started. 16 MiB without irqchip, unless told otherwise. */
+export async function createGuest(name: GuestName, options: BootOptions = {}): Promise<Vm> {
+  const { ring, regs, ...rest } = options;
+  const info: GuestInfo = GUESTS[name];
+  const vm = await createVm({
+    memory: MiB(16),
+    irqchip: false,
+    ...rest,
+    bare: {
+      image: readGuest(name),
+      mode: info.mode,
+      ring: ring ?? (info.rings[0] as 0 | 3),
+      ...(info.loadAddress === undefined ? {} : { loadAddress: info.loadAddress }),
+    },
+  });
+  if (regs) await vm.vcpus[0]!.setRegs(regs);
+  return vm;
+}
+
+/** The same, started, and past its set-up. */
+export async function bootGuest(name: GuestName, options: BootOptions = {}): Promise<Vm> {
+  const vm = await createGuest(name, options);
+  await vm.start();
+  await untilReady(vm, name);
+  return vm;
+}
+
+const dataPage = (name: GuestName): bigint =>
+  name === 'real' ? GUEST_ABI.REAL_DATA : GUEST_ABI.DATA;
+
+/** A word of the guest's data page. */
+export function word(vm: Vm, offset: number, name: GuestName = 'counter'): bigint {
+  return vm.memory.read(dataPage(name) + BigInt(offset), 8).readBigUInt64LE();
+}
+
+export function setWord(
+  vm: Vm,
+  offset: number,
+  value: bigint | number,
+  name: GuestName = 'counter',
+): void {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(value));
+  vm.memory.write(dataPage(name) + BigInt(offset), bytes);
+}
+
+export const count = (vm: Vm, name: GuestName = 'counter'): bigint =>
+  word(vm, GUEST_ABI.COUNT, name);
+
+/** Polls until `condition` holds; fails, naming `what`, when it never does. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  for (let wait = 0; !condition(); wait = Math.min(wait + 1, 10)) {
+    if (performance.now() > deadline) throw new Error(`waited ${PATIENCE} ms in vain: ${what}`);
+    await sleep(wait);
+  }
+}
+
+export async function untilReady(vm: Vm, name: GuestName = 'counter'): Promise<void> {
+  await until(`${name} gets ready`, () => word(vm, GUEST_ABI.MAGIC, name) === GUEST_MAGIC_VALUE);
+}
+
+/** Until the guest has counted on by `more` from now. */
+export async function untilCounted(vm: Vm, more = 1n, name: GuestName = 'counter'): Promise<void> {
+  const goal = count(vm, name) + more;
+  await until(`${name} counts to ${goal}`, () => count(vm, name) >= goal);
+}
+
+/** Why the machine stopped; fails when it never does. */
+export async function stopOf(vm: Vm): Promise<StopInfo> {
+  const timer = new AbortController();
+  try {
+    return await Promise.race([
+      vm.wait(),
+      sleep(PATIENCE, undefined, { signal: timer.signal }).then(() => {
+        throw new Error(`the machine is still ${vm.status} after ${PATIENCE} ms`);
+      }),
+    ]);
+  } finally {
+    timer.abort();
+  }
+}
