@@ -62,11 +62,12 @@ __attribute__((target("sse4.2"))) uint64_t step(uint64_t crc, const uint8_t* at)
   return _mm_crc32_u64(crc, word);
 }
 
-__attribute__((target("sse4.2"))) uint32_t by_instruction(std::span<const uint8_t> bytes) {
+__attribute__((target("sse4.2"))) uint32_t by_instruction(std::span<const uint8_t> bytes,
+                                                          uint32_t before) {
   static const ZeroShift shift = make_zero_shift(kStreamBytes);
   const uint8_t* at = bytes.data();
   size_t left = bytes.size();
-  uint64_t crc = ~uint32_t{0};
+  uint64_t crc = ~before;
   for (; left >= 3 * kStreamBytes; at += 3 * kStreamBytes, left -= 3 * kStreamBytes) {
     uint64_t second = 0, third = 0;
     for (size_t i = 0; i < kStreamBytes; i += 8) {
@@ -84,14 +85,15 @@ __attribute__((target("sse4.2"))) uint32_t by_instruction(std::span<const uint8_
 
 }  // namespace
 
-uint32_t crc32c_by_table(std::span<const uint8_t> bytes) {
-  uint32_t crc = ~uint32_t{0};
+uint32_t crc32c_by_table(std::span<const uint8_t> bytes, uint32_t before) {
+  uint32_t crc = ~before;
   for (uint8_t byte : bytes) crc = crc >> 8 ^ kTable[(crc ^ byte) & 0xFF];
   return ~crc;
 }
 
-uint32_t crc32c(std::span<const uint8_t> bytes) {
-  return __builtin_cpu_supports("sse4.2") ? by_instruction(bytes) : crc32c_by_table(bytes);
+uint32_t crc32c(std::span<const uint8_t> bytes, uint32_t before) {
+  return __builtin_cpu_supports("sse4.2") ? by_instruction(bytes, before)
+                                          : crc32c_by_table(bytes, before);
 }
 
 }  // namespace kvmsnap

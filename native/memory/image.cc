@@ -190,7 +190,12 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
 }
 
-std::vector<GpaRange> Image::data_ranges() const {
+const std::vector<GpaRange>& Image::data_ranges() const {
+  std::call_once(data_found_, [this] { data_ranges_ = find_data_ranges(); });
+  return data_ranges_;
+}
+
+std::vector<GpaRange> Image::find_data_ranges() const {
   std::vector<GpaRange> ranges;
   for (const Extent& extent : extents_) {
     const BackingFile& file = *files_[extent.file];

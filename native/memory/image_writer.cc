@@ -12,10 +12,15 @@
 #include "memory/crc32c.h"
 #include "memory/file_io.h"
 #include "memory/region_spec.h"
+#include "memory/sha256.h"
 
 namespace kvmsnap {
 
 namespace {
+
+// What is read, summed and written at a time: two of it, one for each part in hand, stay in the
+// core's L2 cache between the three. Divides kChunk.
+constexpr uint64_t kStep = 256 << 10;
 
 void check_cancelled(const WorkControl& control) {
   if (control.cancelled.load(std::memory_order_relaxed)) {
@@ -43,12 +48,74 @@ void write_content(int fd, std::span<const uint8_t> chunk, uint64_t offset) {
 
 }  // namespace
 
+// One part being written, a step at a time.
+class ImageWriter::Part {
+ public:
+  Part(const ImageWriter& writer, size_t number)
+      : writer_(writer),
+        number_(number),
+        fd_(writer.files_[number].get()),
+        size_(writer.layout_.part_sizes[number]),
+        extent_(std::find_if(writer.layout_.extents.begin(), writer.layout_.extents.end(),
+                             [&](const Extent& extent) { return extent.file == number; })),
+        digest_(make_sha256(writer.fallback_digest_)),
+        buffer_(std::min(kStep, size_)) {
+    if (::ftruncate(fd_, static_cast<off_t>(size_)) < 0) throw_system("ftruncate");
+  }
+
+  size_t number() const { return number_; }
+  bool done() const { return offset_ == size_; }
+  Digest& digest() { return *digest_; }
+  std::span<const uint8_t> step() const { return step_; }
+
+  // Reads the next step.
+  void read() {
+    std::span<uint8_t> bytes(buffer_.data(), std::min(kStep, size_ - offset_));
+    for (size_t filled = 0; filled < bytes.size();) {
+      uint64_t inside = offset_ + filled - extent_->offset;
+      size_t length = std::min<uint64_t>(bytes.size() - filled, extent_->length - inside);
+      writer_.image_->read(extent_->gpa + inside, bytes.subspan(filled, length));
+      filled += length;
+      if (inside + length == extent_->length) ++extent_;
+    }
+    step_ = bytes;
+    if (offset_ % kChunk == 0) written_.crc32c.push_back(0);
+    written_.crc32c.back() = crc32c(step_, written_.crc32c.back());
+  }
+
+  // Writes the step that was read.
+  void write(WorkControl& control) {
+    write_content(fd_, step_, offset_);
+    offset_ += step_.size();
+    control.advance(step_.size());
+  }
+
+  WrittenPart finish(bool durable) {
+    if (durable && ::fdatasync(fd_) < 0) throw_system("fdatasync");
+    written_.size = size_;
+    written_.sha256 = digest_->finish();
+    return std::move(written_);
+  }
+
+ private:
+  const ImageWriter& writer_;
+  size_t number_;
+  int fd_;
+  uint64_t size_;
+  uint64_t offset_ = 0;
+  std::vector<Extent>::const_iterator extent_;
+  std::unique_ptr<Digest> digest_;
+  std::vector<uint8_t> buffer_;
+  std::span<const uint8_t> step_;
+  WrittenPart written_;
+};
+
 ImageWriter::ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout,
-                         std::vector<UniqueFd> files, DigestFactory make_digest)
+                         std::vector<UniqueFd> files, DigestFactory fallback_digest)
     : image_(std::move(image)),
       layout_(std::move(layout)),
       files_(std::move(files)),
-      make_digest_(make_digest) {
+      fallback_digest_(fallback_digest) {
   if (files_.size() != layout_.part_sizes.size()) {
     throw Error("ERR_INVALID_ARGUMENT", "the image needs " +
                                             std::to_string(layout_.part_sizes.size()) +
@@ -67,64 +134,55 @@ std::vector<WrittenPart> ImageWriter::run(bool durable, WorkControl& control) {
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   std::exception_ptr failure;
-  auto work = [&] {
-    for (size_t part; (part = next.fetch_add(1)) < files_.size();) {
-      try {
-        written[part] = write_part(part, durable, control);
-      } catch (...) {
-        std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
-        // The others stop at their next chunk; their ERR_ABORTED is not the first failure.
-        control.cancelled = true;
-        return;
-      }
+  auto work_or_fail = [&] {
+    try {
+      work(next, written, durable, control);
+    } catch (...) {
+      std::lock_guard lock(mutex);
+      if (!failure) failure = std::current_exception();
+      // The others stop at their next step; their ERR_ABORTED is not the first failure.
+      control.cancelled = true;
     }
   };
   size_t workers =
       std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), files_.size());
   std::vector<std::jthread> helpers;
-  for (size_t i = 1; i < workers; i++) helpers.emplace_back(work);
-  work();
+  for (size_t i = 1; i < workers; i++) helpers.emplace_back(work_or_fail);
+  work_or_fail();
   helpers.clear();
   if (failure) std::rethrow_exception(failure);
   return written;
 }
 
-WrittenPart ImageWriter::write_part(size_t part, bool durable, WorkControl& control) {
-  int fd = files_[part].get();
-  WrittenPart written;
-  written.size = layout_.part_sizes[part];
-  if (::ftruncate(fd, static_cast<off_t>(written.size)) < 0) throw_system("ftruncate");
-  std::unique_ptr<Digest> digest = make_digest_();
-  std::vector<uint8_t> buffer(std::min(kChunk, written.size));
-
-  auto extent = std::find_if(layout_.extents.begin(), layout_.extents.end(),
-                             [&](const Extent& e) { return e.file == part; });
-  for (uint64_t offset = 0; offset < written.size;) {
-    check_cancelled(control);
-    std::span<uint8_t> chunk(buffer.data(), std::min(kChunk, written.size - offset));
-    for (size_t filled = 0; filled < chunk.size();) {
-      uint64_t inside = offset + filled - extent->offset;
-      size_t length = std::min<uint64_t>(chunk.size() - filled, extent->length - inside);
-      image_->read(extent->gpa + inside, chunk.subspan(filled, length));
-      filled += length;
-      if (inside + length == extent->length) ++extent;
+void ImageWriter::work(std::atomic<size_t>& next, std::vector<WrittenPart>& written, bool durable,
+                       WorkControl& control) const {
+  std::vector<std::unique_ptr<Part>> parts;
+  for (;;) {
+    while (parts.size() < 2) {
+      size_t number = next.fetch_add(1);
+      if (number >= files_.size()) break;
+      parts.push_back(std::make_unique<Part>(*this, number));
     }
-    written.crc32c.push_back(crc32c(chunk));
-    digest->update(chunk);
-    write_content(fd, chunk, offset);
-    offset += chunk.size();
-    control.advance(chunk.size());
+    if (parts.empty()) return;
+    check_cancelled(control);
+    for (auto& part : parts) part->read();
+    if (parts.size() == 2) {
+      parts[0]->digest().update_two(parts[0]->step(), parts[1]->digest(), parts[1]->step());
+    } else {
+      parts[0]->digest().update(parts[0]->step());
+    }
+    for (auto& part : parts) part->write(control);
+    for (auto& part : parts) {
+      if (part->done()) written[part->number()] = part->finish(durable);
+    }
+    std::erase_if(parts, [](const auto& part) { return part->done(); });
   }
-  if (durable && ::fdatasync(fd) < 0) throw_system("fdatasync");
-  written.sha256 = digest->finish();
-  return written;
 }
 
-WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
+WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory fallback_digest,
                         WorkControl& control) {
   WrittenPart result;
-  std::unique_ptr<Digest> digest = make_digest();
+  std::unique_ptr<Digest> digest = make_sha256(fallback_digest);
   std::vector<uint8_t> buffer(chunk_size);
   for (;;) {
     check_cancelled(control);

@@ -14,8 +14,7 @@
 
 namespace kvmsnap {
 
-/// Bytes that one CRC-32C covers. Also what is read, hashed and written at a time: it stays in the
-/// core's L2 cache between the three.
+/// Bytes that one CRC-32C covers.
 constexpr uint64_t kChunk = 1 << 20;
 
 struct WrittenPart {
@@ -42,26 +41,30 @@ class ImageWriter {
  public:
   /// `files` are empty, writable, and as many as the layout has parts.
   ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout, std::vector<UniqueFd> files,
-              DigestFactory make_digest);
+              DigestFactory fallback_digest);
 
   const ImageLayout& layout() const { return layout_; }
   uint64_t total_bytes() const;
 
-  /// Blocks until all parts are written: as many at a time as there are processors. Pages of zeros
-  /// become holes. `durable` waits for the disk (fdatasync). Throws ERR_ABORTED when cancelled,
-  /// ERR_SYSTEM with the errno when a file cannot be written.
+  /// Blocks until all parts are written: two at a time on each processor, since two digests take
+  /// little longer than one. Pages of zeros become holes. `durable` waits for the disk (fdatasync).
+  /// Throws ERR_ABORTED when cancelled, ERR_SYSTEM with the errno when a file cannot be written.
   std::vector<WrittenPart> run(bool durable, WorkControl& control);
 
  private:
-  WrittenPart write_part(size_t part, bool durable, WorkControl& control);
+  class Part;
+  /// Writes parts from `next` on until there are no more.
+  void work(std::atomic<size_t>& next, std::vector<WrittenPart>& written, bool durable,
+            WorkControl& control) const;
 
   std::shared_ptr<const Image> image_;
   ImageLayout layout_;
   std::vector<UniqueFd> files_;
-  DigestFactory make_digest_;
+  DigestFactory fallback_digest_;
 };
 
 /// Digests a file the way ImageWriter does what it writes.
-WrittenPart digest_file(int fd, uint64_t chunk, DigestFactory make_digest, WorkControl& control);
+WrittenPart digest_file(int fd, uint64_t chunk, DigestFactory fallback_digest,
+                        WorkControl& control);
 
 }  // namespace kvmsnap
