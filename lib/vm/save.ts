@@ -8,7 +8,6 @@ import { storeError } from '../snapshot/failures.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import { MiB } from '../units.js';
 import { cancellable, throwIfAborted } from './abort.js';
-import { Snapshot } from './snapshot.js';
 
 export interface SnapshotOptions {
   /** A store, or the path of its directory, which is made if it is not there. */
@@ -41,15 +40,22 @@ export interface SnapshotStats {
   pages: number;
 }
 
+/** A snapshot that is whole and in its store. */
+export interface SavedSnapshot {
+  store: SnapshotStore;
+  digest: string;
+  stats: SnapshotStats;
+}
+
 /** Parts are hashed side by side: no larger than this, and as many as there are processors. */
 const LARGEST_PART = MiB(64);
 const SMALLEST_PART = MiB(8);
 
-export async function takeSnapshot(
+export async function saveMachine(
   vm: { describe(): MachineDescription; close(): Promise<void> },
   native: NativeMachine,
   options: SnapshotOptions,
-): Promise<Snapshot> {
+): Promise<SavedSnapshot> {
   const { then = 'resume', signal } = options;
   requireArgument(
     then === 'resume' || then === 'pause' || then === 'stop',
@@ -102,7 +108,7 @@ export async function takeSnapshot(
       pages: written.parts.reduce((sum, { size }) => sum + size, 0) / 4096,
     };
     if (then === 'stop') await vm.close();
-    return new Snapshot(store, committed.digest, options.tag, stats);
+    return { store, digest: committed.digest, stats };
   } finally {
     frozen.image.close();
   }

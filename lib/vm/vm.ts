@@ -16,8 +16,8 @@ import { Console } from './console.js';
 import { VmMemory } from './memory.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
 import { OutputStream } from './output.js';
-import { type SnapshotOptions, takeSnapshot } from './save.js';
-import type { Snapshot } from './snapshot.js';
+import { type SnapshotOptions, saveMachine } from './save.js';
+import { Snapshot } from './snapshot.js';
 import { Vcpu } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
@@ -173,7 +173,8 @@ export class Vm implements AsyncDisposable {
    * and its state read (`snapshot.stats.pauseMs`); files are written while it runs on.
    */
   async snapshot(options: SnapshotOptions): Promise<Snapshot> {
-    return takeSnapshot(this, this.#native, options);
+    const { store, digest, stats } = await saveMachine(this, this.#native, options);
+    return new Snapshot(store, digest, options.tag, stats);
   }
 
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
