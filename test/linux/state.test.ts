@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { stateDifferences } from '../support/state-diff.js';
+import { differences } from '../kvm/support/state.js';
 import { countingGuest } from './support/continues.js';
 import { whyNoLinux } from './support/host.js';
 import { scratchStore } from './support/scratch.js';
@@ -14,17 +14,17 @@ describe.skipIf(whyNoLinux())("A Linux guest's state", () => {
 
     await using copy = await snapshot.restore();
     const restored = await copy.saveState();
-    expect(stateDifferences(saved, restored)).toEqual([]);
+    expect(differences(saved, restored)).toEqual([]);
 
     // And into a machine that has a state of its own.
     await copy.loadState(saved);
-    expect(stateDifferences(saved, await copy.saveState())).toEqual([]);
+    expect(differences(saved, await copy.saveState())).toEqual([]);
 
     // The comparison sees what a machine does: one that runs differs.
     await source.vm.resume();
     await source.terminal.until(/count \d+\n/);
     await source.vm.pause();
     const later = await source.vm.saveState();
-    expect(stateDifferences(saved, later).map(({ field }) => field)).toContain('vcpu0.regs.rip');
+    expect(differences(saved, later).map(({ path }) => path)).toContain('vcpus[0].regs.rip');
   });
 });

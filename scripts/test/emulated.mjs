@@ -1,0 +1,11 @@
+#!/usr/bin/env node
+// Runs tiers `kvm` and `linux` in the emulated host.
+//
+//   node scripts/test/emulated.mjs [vitest arguments, such as a file's name]
+
+import { summary } from './counts.mjs';
+import { runEmulated } from './run.mjs';
+
+const counts = runEmulated(['kvm', 'linux'], process.argv.slice(2));
+process.stdout.write(`${summary(counts)}\n`);
+process.exitCode = counts.failed === 0 ? 0 : 1;

@@ -1,0 +1,69 @@
+// Running vitest, here or in the emulated host, and counting what came of it.
+
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { add, countRun, NONE } from './counts.mjs';
+
+const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
+const EMULATED_HOST = fileURLToPath(new URL('../emulated-host/run.mjs', import.meta.url));
+
+/** One machine for each core of the smallest machine that runs the whole. */
+const SHARDS = 2;
+/** Tests with more than 3 GiB of guest memory keep the guest and its snapshot in there. */
+const MEMORY_MIB = 8192;
+const TIMEOUT_SECONDS = 2400;
+
+const vitest = (tiers) => [
+  ...['npx', '--no-install', 'vitest', 'run'],
+  ...tiers.flatMap((tier) => ['--project', tier]),
+  ...['--reporter=default', '--reporter=json', '--passWithNoTests'],
+];
+
+function withDirectory(work) {
+  const directory = mkdtempSync(join(tmpdir(), 'kvmsnap-test-'));
+  try {
+    return work(directory);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function start(command, args) {
+  const { status, error } = spawnSync(command, args, { cwd: REPOSITORY, stdio: 'inherit' });
+  if (error) process.stderr.write(`test: ${command}: ${error.message}\n`);
+  return status;
+}
+
+/** Runs tiers on this machine. */
+export function runHere(tiers) {
+  return withDirectory((directory) => {
+    const report = join(directory, 'report.json');
+    const [command, ...args] = vitest(tiers);
+    return countRun(report, start(command, [...args, `--outputFile.json=${report}`]));
+  });
+}
+
+/** Runs tiers in emulated machines, their files split between them. */
+export function runEmulated(tiers, filters = []) {
+  return withDirectory((share) => {
+    const job = [
+      ...vitest(tiers),
+      '--shard="$KVMSNAP_SHARD"',
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: for the shell there
+      '--outputFile.json="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.json"',
+      '"$@"',
+    ].join(' ');
+    const status = start(process.execPath, [
+      EMULATED_HOST,
+      ...['--shards', SHARDS, '--memory', MEMORY_MIB, '--timeout', TIMEOUT_SECONDS].map(String),
+      ...['--share', share, '--', 'sh', '-c', job, 'sh', ...filters],
+    ]);
+    const counts = Array.from({ length: SHARDS }, (_, index) =>
+      countRun(join(share, `${index + 1}.json`), 0),
+    ).reduce(add, NONE);
+    return status !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
+  });
+}
