@@ -28,7 +28,8 @@ async function main(argv: string[]): Promise<number> {
 function usage({ exitCode, message, code }: CommanderError): number {
   if (exitCode === 0) return EXIT.ok;
   if (code === 'commander.help') return EXIT.usage;
-  report(new Error(`${message.replace(/^error: /, '')} Try kvmsnap --help.`));
+  const problem = message.replace(/^error: /, '').replace(/([^.?)])$/, '$1.');
+  report(new Error(`${problem} Try kvmsnap --help.`));
   return EXIT.usage;
 }
 

@@ -43,6 +43,11 @@ export const parseInteger =
     return value;
   };
 
+export function parseRing(text: string): 0 | 3 {
+  if (text !== '0' && text !== '3') throw new InvalidArgumentError('Give 0 or 3.');
+  return text === '0' ? 0 : 3;
+}
+
 /** Names are parts of file names and of socket paths, of which Linux takes 107 bytes. */
 export const MACHINE_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$/;
 

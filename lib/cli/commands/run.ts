@@ -13,7 +13,7 @@ import {
   withHosting,
 } from '../options.js';
 import { guestSpec, type MachineSpecText } from '../spec.js';
-import { parseAddress, parseInteger, parsePort, parseSize } from '../values.js';
+import { parseAddress, parseInteger, parsePort, parseRing, parseSize } from '../values.js';
 
 interface RunOptions extends HostingOptions {
   bare?: string;
@@ -48,13 +48,10 @@ export function addRun(program: Command, exit: Exit): void {
         'long',
       ]),
     )
-    .addOption(
-      new Option(
-        '--ring <ring>',
-        'privilege of --bare or --guest (default: 0; of --guest, its own)',
-      )
-        .choices(['0', '3'])
-        .argParser((text) => parseInteger(0, 3)(text)),
+    .option(
+      '--ring <ring>',
+      'privilege of --bare or --guest: 0 or 3 (default: 0; of --guest, its own)',
+      parseRing,
     )
     .option('--entry <address>', 'first instruction of --bare', parseAddress)
     .option('--load-address <address>', 'where a flat binary goes (default: 0x1000)', parseAddress)

@@ -75,7 +75,15 @@ function renderSregs(sregs: Plain): string {
     (entry): entry is [string, PlainObject] => isObject(entry[1]) && 'selector' in entry[1],
   );
   const rest = entries.filter(([name]) => !segments.some(([segment]) => segment === name));
-  return `${structTable(segments)}${grid(leaves(Object.fromEntries(rest)))}`;
+  const inHex = segments.map(([name, { base, limit, selector, ...flags }]) => {
+    const texts: PlainObject = {
+      selector: hex(selector as number),
+      base: base as Plain,
+      limit: hex(limit as number),
+    };
+    return [name, { ...texts, ...flags }] as const;
+  });
+  return `${structTable(inHex)}${grid(leaves(Object.fromEntries(rest)))}`;
 }
 
 function renderVm(vm: DecodedState['vm']): string {
@@ -93,6 +101,10 @@ function renderIoapic(section: Plain): string {
 }
 
 function nonZero(title: string, section: Plain): string {
+  // The bytes that could not be decoded are in the JSON.
+  if (isObject(section) && 'problem' in section) {
+    return `${heading(title)}  ${printable(String(section.problem))}\n`;
+  }
   const fields = leaves(section).filter(([, value]) => !isZero(value));
   return heading(title) + (fields.length === 0 ? '  all zero\n' : grid(fields));
 }

@@ -10,9 +10,10 @@ export const isObject = (value: Plain | undefined): value is PlainObject =>
 /** `a.b[0]` -> value, for every leaf. */
 export function leaves(value: Plain, path = ''): [string, string][] {
   if (Array.isArray(value)) {
-    return value.length === 0
-      ? [[path, 'none']]
-      : value.flatMap((item, i) => leaves(item, `${path}[${i}]`));
+    if (value.length === 0) return [[path, 'none']];
+    // Vectors, of which there are up to 256.
+    if (value.every((item) => typeof item === 'number')) return [[path, value.join(' ')]];
+    return value.flatMap((item, i) => leaves(item, `${path}[${i}]`));
   }
   if (isObject(value)) {
     return Object.entries(value).flatMap(([key, item]) =>
@@ -24,10 +25,13 @@ export function leaves(value: Plain, path = ''): [string, string][] {
 
 export const isZero = (text: string): boolean => /^(0|0x0+|none)$/.test(text) || /^0+$/.test(text);
 
-/** Fields in as many columns as a line has room for. */
+/** Fields in as many columns as a line has room for; long ones have a line of their own. */
 export function grid(fields: readonly (readonly [string, string])[], indent = '  '): string {
-  if (fields.length === 0) return '';
-  const cells = fields.map(([name, value]) => [name, value] as const);
+  const isLong = ([name, value]: readonly [string, string]): boolean =>
+    name.length + value.length > LINE / 2;
+  const cells = fields.filter((field) => !isLong(field));
+  const long = fields.filter(isLong).map(([name, value]) => `${indent}${name}  ${value}\n`);
+  if (cells.length === 0) return long.join('');
   const width = Math.max(...cells.map(([name, value]) => name.length + value.length)) + 4;
   const columns = Math.max(1, Math.floor((LINE - indent.length) / width));
   const rows: string[][] = [];
@@ -35,7 +39,7 @@ export function grid(fields: readonly (readonly [string, string])[], indent = ' 
   for (let row = 0; row < height; row++) {
     rows.push(cells.filter((_, i) => i % height === row).flat());
   }
-  return table(rows, indent);
+  return table(rows, indent) + long.join('');
 }
 
 /** One row for each struct of a list. */
