@@ -24,8 +24,9 @@ export default defineConfig({
           include: ['test/linux/**/*.test.ts'],
           pool: 'forks',
           fileParallelism: false,
-          testTimeout: 240_000,
-          hookTimeout: 240_000,
+          // A minute or two in the emulated host; more where it shares its core.
+          testTimeout: 60_000 * SLOWDOWN,
+          hookTimeout: 60_000 * SLOWDOWN,
         },
       },
     ],

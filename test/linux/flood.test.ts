@@ -8,7 +8,7 @@ import { complaints } from './support/kernel-log.js';
 
 // A byte takes the guest 70 µs in emulation, some microseconds on hardware: in the time that nobody
 // reads it would write more than the host may hold, and not yet all.
-const LINES = EMULATED ? 110_000 : 3_000_000;
+const LINES = EMULATED ? 80_000 : 3_000_000;
 // Shorter than the guest's watchdogs allow, whose time goes on.
 const UNREAD_MS = EMULATED ? 35_000 : 15_000;
 // The addon's buffer (256 KiB), the stream's own, and what lay between them.

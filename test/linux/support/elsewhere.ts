@@ -25,13 +25,9 @@ export class RestoredElsewhere implements AsyncDisposable {
   /** Starts a process that restores snapshot `ref` and lets it run. */
   constructor(store: string, ref: string) {
     if (!existsSync(PACKAGE)) throw new Error('the package is not built: run `npm run build`');
-    this.#child = spawn(
-      process.execPath,
-      ['--disable-warning=ExperimentalWarning', SCRIPT, store, ref],
-      {
-        stdio: ['pipe', 'pipe', 'inherit', 'ipc'],
-      },
-    );
+    this.#child = spawn(process.execPath, [SCRIPT, store, ref], {
+      stdio: ['pipe', 'pipe', 'inherit', 'ipc'],
+    });
     this.terminal = new Terminal(this.#child.stdout!, this.#child.stdin!);
     this.#child.on('message', (message) => {
       this.#messages.push(message as Message);

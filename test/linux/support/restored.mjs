@@ -7,7 +7,7 @@ const [store, ref] = process.argv.slice(2);
 const tell = (message) => process.send(message);
 
 const snapshot = await Snapshot.open(store, ref);
-await using vm = await snapshot.restore();
+const vm = await snapshot.restore();
 vm.console.pipe(process.stdout);
 process.stdin.pipe(vm.console);
 process.on('message', async ({ snapshot: { tag } }) => {
@@ -22,5 +22,7 @@ await vm.start();
 tell({ started: true });
 const { reason, code, error } = await vm.wait();
 tell({ stopped: { reason, code, error: error && String(error) } });
+await vm.close();
+snapshot.close();
 process.stdin.destroy();
 process.disconnect();
