@@ -32,7 +32,7 @@ async function runHere(text: MachineSpecText, options: HostingOptions): Promise<
     to: json ? process.stderr : process.stdout,
     start: () => vm.start(),
   });
-  if (end.kind !== 'stopped') await vm.kill();
+  if (end.kind !== 'stopped') await vm.close();
   return finish(end, 'the machine was ended', json);
 }
 
@@ -45,7 +45,8 @@ async function runNamed(
   const pid = await launchMachine({ name, spec, debugOutput: options.debugOutput ?? false });
   using client = await MachineClient.connect(name);
   if (!detach) {
-    return attachTo(name, client, options, () => client.resume());
+    // Awaited here: the connection lasts as long as this scope.
+    return await attachTo(name, client, options, () => client.resume());
   }
   if (!paused) await client.resume();
   if (json) printJson({ name, pid, status: (await client.status()).status });

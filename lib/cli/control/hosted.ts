@@ -104,11 +104,10 @@ export class HostedMachine {
     };
   }
 
-  /** Ends the machine at an instruction boundary; with `kill`, wherever it is. */
+  /** Ends the machine at an instruction boundary; with `kill`, without waiting for one. */
   async stop(kill: boolean): Promise<void> {
-    if (kill) await this.vm.kill();
-    else if (this.vm.status === 'running') await this.vm.pause();
-    this.close();
+    if (!kill && this.vm.status === 'running') await this.vm.pause();
+    this.#closeAs({ reason: kill ? 'killed' : 'closed' });
   }
 
   close(): void {
