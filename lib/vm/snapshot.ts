@@ -102,10 +102,7 @@ export class Snapshot implements Disposable {
     const opened = this.#opened;
     this.#opened = undefined;
     opened?.then(
-      ({ loaded, image }) => {
-        image.close();
-        loaded.close();
-      },
+      ({ image }) => image.close(),
       () => undefined,
     );
   }
@@ -142,8 +139,8 @@ function openImage(loaded: LoadedSnapshot): Opened {
       loaded.extents,
     );
     return { loaded, image };
-  } catch (error) {
+  } finally {
+    // The image has its own, and goes with the snapshot when that is forgotten.
     loaded.close();
-    throw error;
   }
 }

@@ -180,7 +180,10 @@ void MachineObject::end_call() {
 }
 
 void MachineObject::update_references() {
-  bool running = machine_->status() == Status::Running;
+  Status status = machine_->status();
+  // A machine that stops does so before JavaScript hears of it.
+  bool running = status == Status::Running ||
+                 (owes_stop_ && (status == Status::Stopped || status == Status::Poisoned));
   bool hold_loop = calls_ > 0 || (running && !unrefd_);
   if (hold_loop != holds_loop_) hold_loop ? queue_->ref() : queue_->unref();
   holds_loop_ = hold_loop;
@@ -202,7 +205,10 @@ Napi::Value MachineObject::resume(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     PendingPromise promise(env);
-    auto outcome = attempt([&] { machine().resume(); });
+    auto outcome = attempt([&] {
+      machine().resume();
+      owes_stop_ = true;
+    });
     update_references();
     promise.settle(env, outcome, undefined);
     return promise.promise();
@@ -269,22 +275,26 @@ void MachineObject::on_stopped(Napi::Env env, const Stop& stop) {
   // What the guest wrote before it stopped comes before the news that it did.
   on_output(env, Stream::Serial);
   on_output(env, Stream::Debug);
+  Napi::Object handlers = events();
+  owes_stop_ = false;
   update_references();
-  Napi::Object handlers = events().As<Napi::Object>();
+  if (handlers.IsEmpty()) return;
   handlers.Get("stopped").As<Napi::Function>().Call(handlers, {from_stop(env, stop)});
 }
 
 void MachineObject::on_output(Napi::Env env, Stream stream) {
   std::vector<uint8_t> bytes = machine_->take_output(stream);
   if (bytes.empty()) return;
-  Napi::Object handlers = events().As<Napi::Object>();
+  Napi::Object handlers = events();
+  if (handlers.IsEmpty()) return;
   handlers.Get("output").As<Napi::Function>().Call(
       handlers, {Napi::Number::New(env, stream == Stream::Serial ? 0 : 1), from_bytes(env, bytes)});
 }
 
 void MachineObject::on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim,
                                     const OwnedExit& exit) {
-  Napi::Object handlers = events().As<Napi::Object>();
+  Napi::Object handlers = events();
+  if (handlers.IsEmpty()) return;
   handlers.Get("exit").As<Napi::Function>().Call(
       handlers,
       {Napi::Number::New(env, vcpu), Napi::Number::New(env, claim), from_exit(env, exit)});

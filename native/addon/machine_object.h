@@ -93,7 +93,11 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void on_stopped(Napi::Env env, const Stop& stop);
   void on_output(Napi::Env env, Stream stream);
   void on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim, const OwnedExit& exit);
-  Napi::Value events() { return Value().Get("events"); }
+  /// What JavaScript listens with; empty when it has forgotten the object, which is not running.
+  Napi::Object events() const {
+    Napi::Object self = Value();
+    return self.IsEmpty() ? self : self.Get("events").As<Napi::Object>();
+  }
 
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<Machine> machine_;
@@ -101,6 +105,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// How a task of the queue finds this object: null when it is gone.
   std::shared_ptr<MachineObject*> self_;
   unsigned calls_ = 0;
+  /// It was started, and JavaScript has not been told of a stop since.
+  bool owes_stop_ = false;
   /// Calls of close() that wait for the end.
   std::vector<PendingPromise> closing_;
   bool closed_ = false;

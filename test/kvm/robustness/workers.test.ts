@@ -1,0 +1,44 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { answerOf, compile, removeCompiled, runChild } from './compiled.js';
+
+/** Raised by hand to hunt for races. */
+const ROUNDS = Number(process.env.KVMSNAP_WORKER_ROUNDS ?? 10);
+
+interface Left {
+  before: { ours: number; threads: number; maps: number };
+  after: { ours: number; threads: number; maps: number };
+}
+
+describe('a worker that ends', () => {
+  let compiled: string;
+  beforeAll(() => {
+    compiled = compile();
+  });
+  afterAll(() => removeCompiled(compiled));
+
+  it.each([
+    'create',
+    'createMany',
+    'close',
+    'running',
+    'runningUnrefd',
+    'pause',
+    'snapshot',
+    'restore',
+    'runVcpu',
+    'memory',
+    'claim',
+    'claimBusy',
+    'imageWrite',
+    'digest',
+  ])('in the middle of %s: the process lives on, and nothing is left', async (operation) => {
+    const { before, after } = answerOf<Left>(
+      await runChild(compiled, 'workers', [operation, ROUNDS], 60_000 + 1000 * ROUNDS),
+    );
+    expect(after.threads).toBeLessThanOrEqual(before.threads);
+    expect(after.ours).toBe(0);
+    expect(before.ours).toBe(0);
+    // V8 and glibc keep some of a worker's; a machine of each round would be 6 or more.
+    expect(after.maps - before.maps).toBeLessThan(20 + 3 * ROUNDS);
+  });
+});
