@@ -65,7 +65,7 @@ Napi::Value digest_file_in_background(const Napi::CallbackInfo& info) {
     return start_background(
         info.Env(), "kvmsnap-digest", info[2],
         [file, chunk](WorkControl& control) {
-          return digest_file(file->get(), chunk, make_openssl_sha256, control);
+          return digest_file(file->get(), chunk, make_sha256, control);
         },
         [](Napi::Env env, const WrittenPart& digested) -> Napi::Value {
           Napi::Object result = Napi::Object::New(env);

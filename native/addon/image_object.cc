@@ -159,7 +159,7 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
       if (!files.back()) throw_system("fcntl");
     }
     auto writer = std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files),
-                                                make_openssl_sha256);
+                                                make_sha256);
     return start_background(
         info.Env(), "kvmsnap-write", options.Get("progress"),
         [writer, durable](WorkControl& control) {

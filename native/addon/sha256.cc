@@ -3,6 +3,7 @@
 #include <openssl/evp.h>
 
 #include "kvm/error.h"
+#include "memory/sha256.h"
 
 namespace kvmsnap {
 
@@ -36,6 +37,9 @@ class OpensslSha256 final : public Digest {
 
 }  // namespace
 
-std::unique_ptr<Digest> make_openssl_sha256() { return std::make_unique<OpensslSha256>(); }
+std::unique_ptr<Digest> make_sha256() {
+  if (has_sha_instructions()) return make_instruction_sha256();
+  return std::make_unique<OpensslSha256>();
+}
 
 }  // namespace kvmsnap

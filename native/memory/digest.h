@@ -1,5 +1,5 @@
-// A running SHA-256. Two can be had: of the CPU's SHA instructions (memory/sha256.h), and one that
-// is supplied from outside for CPUs without them: the addon has Node's OpenSSL.
+// A running SHA-256, supplied from outside: the addon has one of SHA instructions (memory/sha256.h)
+// and Node's OpenSSL, tests have their own.
 #pragma once
 
 #include <array>

@@ -12,7 +12,6 @@
 #include "memory/crc32c.h"
 #include "memory/file_io.h"
 #include "memory/region_spec.h"
-#include "memory/sha256.h"
 
 namespace kvmsnap {
 
@@ -58,7 +57,7 @@ class ImageWriter::Part {
         size_(writer.layout_.part_sizes[number]),
         extent_(std::find_if(writer.layout_.extents.begin(), writer.layout_.extents.end(),
                              [&](const Extent& extent) { return extent.file == number; })),
-        digest_(make_sha256(writer.fallback_digest_)),
+        digest_(writer.make_digest_()),
         buffer_(std::min(kStep, size_)) {
     if (::ftruncate(fd_, static_cast<off_t>(size_)) < 0) throw_system("ftruncate");
   }
@@ -111,11 +110,11 @@ class ImageWriter::Part {
 };
 
 ImageWriter::ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout,
-                         std::vector<UniqueFd> files, DigestFactory fallback_digest)
+                         std::vector<UniqueFd> files, DigestFactory make_digest)
     : image_(std::move(image)),
       layout_(std::move(layout)),
       files_(std::move(files)),
-      fallback_digest_(fallback_digest) {
+      make_digest_(make_digest) {
   if (files_.size() != layout_.part_sizes.size()) {
     throw Error("ERR_INVALID_ARGUMENT", "the image needs " +
                                             std::to_string(layout_.part_sizes.size()) +
@@ -179,10 +178,10 @@ void ImageWriter::work(std::atomic<size_t>& next, std::vector<WrittenPart>& writ
   }
 }
 
-WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory fallback_digest,
+WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
                         WorkControl& control) {
   WrittenPart result;
-  std::unique_ptr<Digest> digest = make_sha256(fallback_digest);
+  std::unique_ptr<Digest> digest = make_digest();
   std::vector<uint8_t> buffer(chunk_size);
   for (;;) {
     check_cancelled(control);

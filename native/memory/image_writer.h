@@ -41,7 +41,7 @@ class ImageWriter {
  public:
   /// `files` are empty, writable, and as many as the layout has parts.
   ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout, std::vector<UniqueFd> files,
-              DigestFactory fallback_digest);
+              DigestFactory make_digest);
 
   const ImageLayout& layout() const { return layout_; }
   uint64_t total_bytes() const;
@@ -60,11 +60,10 @@ class ImageWriter {
   std::shared_ptr<const Image> image_;
   ImageLayout layout_;
   std::vector<UniqueFd> files_;
-  DigestFactory fallback_digest_;
+  DigestFactory make_digest_;
 };
 
 /// Digests a file the way ImageWriter does what it writes.
-WrittenPart digest_file(int fd, uint64_t chunk, DigestFactory fallback_digest,
-                        WorkControl& control);
+WrittenPart digest_file(int fd, uint64_t chunk, DigestFactory make_digest, WorkControl& control);
 
 }  // namespace kvmsnap

@@ -163,9 +163,6 @@ bool has_sha_instructions() {
   return present;
 }
 
-std::unique_ptr<Digest> make_sha256(DigestFactory fallback) {
-  if (has_sha_instructions()) return std::make_unique<InstructionSha256>();
-  return fallback();
-}
+std::unique_ptr<Digest> make_instruction_sha256() { return std::make_unique<InstructionSha256>(); }
 
 }  // namespace kvmsnap
