@@ -17,6 +17,7 @@ export class Connection implements Watcher {
   readonly #machine: HostedMachine;
   readonly #gone = new AbortController();
   #pending = 0;
+  #attached = false;
   #stall: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, machine: HostedMachine) {
@@ -98,9 +99,8 @@ export class Connection implements Watcher {
       case 'input':
         return (await machine.input(Buffer.from(request.data, 'base64'))) ?? null;
       case 'attach':
-        // In the same turn as the answer: no output is lost between them.
-        machine.unwatch(this);
-        machine.watch(this);
+        if (!this.#attached) machine.watch(this);
+        this.#attached = true;
         return null;
       case 'snapshot':
         return machine.snapshot(request, this.#progress(request.id), this.#gone.signal);

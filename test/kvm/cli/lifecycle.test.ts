@@ -1,0 +1,123 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CommandLine, finish, printed } from './command.js';
+
+let kvmsnap: CommandLine;
+beforeEach(() => {
+  kvmsnap = new CommandLine();
+});
+afterEach(() => kvmsnap.clean());
+
+const COUNTER = ['run', '--guest', 'counter', '--no-irqchip', '--memory', '64M'];
+const runtime = (): string => join(kvmsnap.directory, 'kvmsnap');
+const filesOf = (name: string): string[] =>
+  readdirSync(runtime())
+    .filter((file) => file.startsWith(`${name}.`))
+    .sort();
+
+describe('a named machine', () => {
+  it('lives through run, pause, snapshot, resume, stop and restore', async () => {
+    const started = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    expect(started).toMatchObject({ name: 'one', status: 'running' });
+    expect(await kvmsnap.json('ps')).toMatchObject([
+      { name: 'one', status: 'running', pid: started.pid, vcpus: 1, memory: 64 * 2 ** 20 },
+    ]);
+    expect(statSync(join(runtime(), 'one.sock')).mode & 0o777).toBe(0o600);
+
+    const taken = await kvmsnap.json('snapshot', 'one', '--store', kvmsnap.store, '--tag', 'warm');
+    expect(taken).toMatchObject({ tag: 'warm', pages: expect.any(Number) });
+    expect(taken.pauseMs).toBeGreaterThan(0);
+    expect(await kvmsnap.json('pause', 'one')).toEqual({ name: 'one', status: 'paused' });
+    await kvmsnap.json('snapshot', 'one', '--store', kvmsnap.store, '--tag', 'still');
+    expect((await kvmsnap.json('ps'))[0].status).toBe('paused');
+    expect(await kvmsnap.json('resume', 'one')).toEqual({ name: 'one', status: 'running' });
+
+    expect((await kvmsnap.run('stop', 'one')).code).toBe(0);
+    expect(await kvmsnap.json('ps')).toEqual([]);
+    expect(filesOf('one')).toEqual(['one.log']);
+    expect(readFileSync(join(runtime(), 'one.log'), 'utf8')).toMatch(/ended: closed/);
+
+    const list = await kvmsnap.json('list', '--store', kvmsnap.store);
+    expect(list.map(({ tag }: { tag: string }) => tag)).toEqual(['warm', 'still']);
+    await kvmsnap.json('verify', 'warm', '--store', kvmsnap.store);
+    const copy = ['restore', 'warm', '--store', kvmsnap.store, '--name', 'two', '-d', '--paused'];
+    expect(await kvmsnap.json(...copy)).toMatchObject({ name: 'two', status: 'paused' });
+    expect(await kvmsnap.json('resume', 'two')).toMatchObject({ status: 'running' });
+    const inspected = await kvmsnap.json('inspect', 'warm', '--store', kvmsnap.store);
+    expect(BigInt(inspected.state.vcpus[0].sections.regs.rip)).toBeGreaterThanOrEqual(0x100000n);
+    expect((await kvmsnap.run('stop', '--kill', 'two')).code).toBe(0);
+
+    await kvmsnap.json('delete', 'still', '--store', kvmsnap.store);
+    const freed = await kvmsnap.json('gc', '--store', kvmsnap.store, '--grace', '0');
+    expect(freed.blobs).toBeGreaterThan(0);
+    await kvmsnap.json('verify', 'warm', '--store', kvmsnap.store);
+  });
+
+  it('counts on without gap when its terminal leaves and comes back', async () => {
+    const first = kvmsnap.start([...COUNTER, '--name', 'one']);
+    const before = await printed(first, /\n5\n/);
+    expect(before).toMatch(/^1\n2\n3\n4\n5\n/);
+    first.kill('SIGKILL');
+    await sleep(100);
+    expect((await kvmsnap.json('ps'))[0].status).toBe('running');
+    // What was printed meanwhile is kept for whoever comes.
+    const second = kvmsnap.start(['console', 'one']);
+    expect(await printed(second, /\n10\n/)).toMatch(/^1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n/);
+    const end = finish(second);
+    await kvmsnap.run('stop', 'one');
+    expect((await end).code).toBe(0);
+  });
+
+  it('is stopped by `snapshot --then stop`, and paused by `--then pause`', async () => {
+    await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    const snapshot = ['snapshot', 'one', '--store', kvmsnap.store, '--then'];
+    await kvmsnap.json(...snapshot, 'pause');
+    expect((await kvmsnap.json('ps'))[0].status).toBe('paused');
+    await kvmsnap.json(...snapshot, 'stop', '--tag', 'end');
+    await expect.poll(() => kvmsnap.json('ps')).toEqual([]);
+    await kvmsnap.json('verify', 'end', '--store', kvmsnap.store);
+  });
+
+  it('keeps its name from others until it is gone', async () => {
+    await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    const second = await kvmsnap.run(...COUNTER, '--name', 'one', '--detach');
+    expect(second).toMatchObject({ code: 1, stdout: '' });
+    expect(second.stderr).toMatch(/^kvmsnap: a machine named one is there already.*\n$/);
+    await kvmsnap.run('stop', 'one');
+    await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+  });
+
+  it('goes to one of several who start it at once', async () => {
+    const runs = await Promise.all(
+      Array.from({ length: 4 }, () => kvmsnap.run(...COUNTER, '--name', 'one', '--detach')),
+    );
+    expect(runs.filter(({ code }) => code === 0)).toHaveLength(1);
+    expect(await kvmsnap.json('ps')).toHaveLength(1);
+  });
+
+  it('is forgotten when its host process was killed', async () => {
+    const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    process.kill(pid, 'SIGKILL');
+    await expect.poll(() => kvmsnap.json('ps')).toEqual([]);
+    expect(filesOf('one')).toEqual(['one.log']);
+    await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+  });
+
+  it('is closed by SIGTERM to its host process', async () => {
+    const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    process.kill(pid, 'SIGTERM');
+    await expect.poll(() => existsSync(join(runtime(), 'one.json'))).toBe(false);
+    const log = readFileSync(join(runtime(), 'one.log'), 'utf8');
+    expect(log).toMatch(/ended by SIGTERM\n.*ended: closed/);
+  });
+
+  it('is stopped by force when its host process does not answer', async () => {
+    const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    process.kill(pid, 'SIGSTOP');
+    expect(await kvmsnap.json('ps')).toEqual([{ name: 'one', status: 'unknown' }]);
+    expect((await kvmsnap.run('stop', '--kill', 'one')).code).toBe(0);
+    expect(await kvmsnap.json('ps')).toEqual([]);
+  });
+});
