@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 
 const LINES_PER_FILE = 400;
 
-/** Runs until there is /tmp/stop. */
+/** Runs until there is /tmp/stop. It rests, so that snapshots meet an idle guest too. */
 export const COUNTER = `#!/bin/sh
 mkdir /tmp/files
 cd /tmp/files
@@ -17,6 +17,7 @@ while [ ! -e /tmp/stop ]; do
   sha256sum $n >> /tmp/sums
   echo "$(cut -d' ' -f1 /proc/uptime) $(date +%s)" >> /tmp/times
   echo "count $n"
+  sleep 0.05
 done
 echo "stopped $n"
 `;

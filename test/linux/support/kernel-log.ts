@@ -30,5 +30,22 @@ export async function complaints(terminal: Terminal): Promise<string[]> {
   });
 }
 
-/** The whole log, to tell whether anything came. */
+/** What a guest may log while it runs, without fault of the machine's, and why. */
+const HARMLESS: readonly [RegExp, string][] = [
+  [/hrtimer: interrupt took \d+ ns/, 'the host was busy during an interrupt; said once'],
+];
+
 export const kernelLog = (terminal: Terminal): Promise<string> => terminal.run('dmesg -r');
+
+/**
+ * What the kernel has logged since `earlier`: no lockup, stall, hung task, complaint of a clocksource
+ * or anything else should come from a restore, so that nothing at all is expected here.
+ */
+export async function loggedSince(terminal: Terminal, earlier: string): Promise<string[]> {
+  const now = await kernelLog(terminal);
+  if (!now.startsWith(earlier)) return ['the log does not go on from the earlier one', now];
+  return now
+    .slice(earlier.length)
+    .split('\n')
+    .filter((line) => line !== '' && !HARMLESS.some(([pattern]) => pattern.test(line)));
+}
