@@ -1,6 +1,6 @@
 /** A directory of snapshots in OCI image layout. docs/format.md is its specification. */
 import { existsSync, linkSync, mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import { blobDirectory, requireBlobDirectories } from './blobs.js';
 import { SnapshotWriter } from './commit.js';
@@ -170,12 +170,22 @@ async function create(path: string, durable: boolean): Promise<void> {
 }
 
 function makeDirectory(path: string): void {
+  // Not `recursive`: that gives ENOENT for a read-only file system, and never returns where a
+  // directory cannot be made though its parent is there (/proc).
+  const make = (): void => {
+    try {
+      mkdirSync(path, { mode: 0o700 });
+    } catch (error) {
+      if (errnoCode(error) !== 'EEXIST') throw error;
+    }
+  };
   try {
-    // Not recursive at first: that would give ENOENT for a read-only file system.
-    mkdirSync(path, { mode: 0o700 });
+    make();
   } catch (error) {
-    if (errnoCode(error) === 'ENOENT') mkdirSync(path, { recursive: true, mode: 0o700 });
-    else if (errnoCode(error) !== 'EEXIST') throw error;
+    const parent = dirname(path);
+    if (errnoCode(error) !== 'ENOENT' || parent === path) throw error;
+    if (!existsSync(parent)) makeDirectory(parent);
+    make();
   }
 }
 

@@ -76,6 +76,8 @@ void Machine::build() {
     memory_.add(spec, config_.image.get());
     map_slot(spec);
   }
+  // Regions keep the files that they map. Here they would stay open until this object is collected.
+  config_.image.reset();
   // The irqchip before the vCPUs: they get their LAPICs from it.
   if (config_.irqchip) {
     vm_.create_irqchip();
@@ -93,6 +95,7 @@ void Machine::build() {
       ram_sizes(), ports_);
   if (config_.state) {
     apply_state(*config_.state);
+    config_.state.reset();
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;
   }

@@ -180,7 +180,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
   void inject_pending_timer(Vcpu& vcpu) const;
 
-  const MachineConfig config_;
+  /// Does not change but for `image` and `state`, which are dropped once the machine is built.
+  MachineConfig config_;
   std::unique_ptr<MachineEvents> events_;
 
   /// Guards what follows; taken before any other lock.

@@ -74,16 +74,25 @@ export const count = (vm: Vm, name: GuestName = 'counter'): bigint =>
   word(vm, GUEST_ABI.COUNT, name);
 
 /** Polls until `condition` holds; fails, naming `what`, when it never does. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
+export async function until(
+  what: string,
+  condition: () => boolean,
+  patience = PATIENCE,
+): Promise<void> {
+  const deadline = performance.now() + patience;
   for (let wait = 0; !condition(); wait = Math.min(wait + 1, 10)) {
-    if (performance.now() > deadline) throw new Error(`waited ${PATIENCE} ms in vain: ${what}`);
+    if (performance.now() > deadline) throw new Error(`waited ${patience} ms in vain: ${what}`);
     await sleep(wait);
   }
 }
 
-export async function untilReady(vm: Vm, name: GuestName = 'counter'): Promise<void> {
-  await until(`${name} gets ready`, () => word(vm, GUEST_ABI.MAGIC, name) === GUEST_MAGIC_VALUE);
+export async function untilReady(
+  vm: Vm,
+  name: GuestName = 'counter',
+  patience = PATIENCE,
+): Promise<void> {
+  const ready = () => word(vm, GUEST_ABI.MAGIC, name) === GUEST_MAGIC_VALUE;
+  await until(`${name} gets ready`, ready, patience);
 }
 
 /** Until the guest has counted on by `more` from now. */
