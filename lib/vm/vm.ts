@@ -1,6 +1,7 @@
 /** A machine. */
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
+import type { KvmsnapError } from '../errors.js';
 import type {
   MachineStatus,
   NativeMachine,
@@ -121,7 +122,13 @@ export class Vm implements AsyncDisposable {
    * is lost, and it can only be looked at and closed.
    */
   async kill(): Promise<void> {
-    await this.#native.kill();
+    try {
+      await this.#native.kill();
+    } catch (error) {
+      // Closed meanwhile, by whoever waits for it to stop: that is more than was asked for.
+      if (this.#closing === undefined || (error as KvmsnapError).code !== 'ERR_CLOSED') throw error;
+      await this.#closing;
+    }
   }
 
   /** Frees everything; resolves when threads, descriptors and mappings are gone. Idempotent. */
