@@ -110,7 +110,10 @@ export const KVM_PIT_STATE2 = struct('kvm_pit_state2', {
       mode: u8,
       bcd: u8,
       gate: u8,
-      /** Nanoseconds of the host's monotonic clock. KVM_SET_PIT2 restarts it at the time of the call. */
+      /**
+       * KVM gives nanoseconds of the host's clock, and takes no notice of it. In a saved state 0, or
+       * -1: channel 0 was a one-shot and has run out. `count` of one that runs is what is left.
+       */
       count_load_time: s64,
     }),
     3,

@@ -278,6 +278,11 @@ void Machine::release_claim(ClaimId claim) {
 void Machine::set_irq_line(uint32_t gsi, bool level) {
   require_open();
   if (!config_.irqchip) throw Error("ERR_STATE", "the machine has no in-kernel irqchip");
+  // KVM takes any number and does nothing.
+  if (gsi >= KVM_IOAPIC_NUM_PINS) {
+    throw Error("ERR_INVALID_ARGUMENT", "the irqchip's inputs are numbered 0 to " +
+                                            std::to_string(KVM_IOAPIC_NUM_PINS - 1));
+  }
   // A pulse must not fall between the saving of the irqchip and of the devices.
   std::lock_guard lock(devices_->mutex());
   vm_.irq_line(gsi, level);

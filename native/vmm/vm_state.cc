@@ -1,5 +1,7 @@
 #include "vmm/vm_state.h"
 
+#include "vmm/pit_state.h"
+
 namespace kvmsnap {
 
 VmState save_vm(const VmFd& vm, bool irqchip) {
@@ -7,7 +9,7 @@ VmState save_vm(const VmFd& vm, bool irqchip) {
   state.clock = vm.clock();
   if (irqchip) {
     // The PIT's timer goes on while vCPUs stand still: a tick after this is in the PIC below.
-    kvm_pit_state2 pit2 = vm.pit2();
+    kvm_pit_state2 pit2 = save_pit(vm);
     state.irqchip = IrqchipState{.pic_master = vm.irqchip(KVM_IRQCHIP_PIC_MASTER),
                                  .pic_slave = vm.irqchip(KVM_IRQCHIP_PIC_SLAVE),
                                  .ioapic = vm.irqchip(KVM_IRQCHIP_IOAPIC),
@@ -23,11 +25,12 @@ void load_vm(const VmFd& vm, const VmState& state) {
       chip.chip_id = id;
       vm.set_irqchip(chip);
     };
+    bool pit_first = expired_one_shot(state.irqchip->pit2);
+    if (pit_first) load_pit(vm, state.irqchip->pit2);
     set_chip(state.irqchip->pic_master, KVM_IRQCHIP_PIC_MASTER);
     set_chip(state.irqchip->pic_slave, KVM_IRQCHIP_PIC_SLAVE);
     set_chip(state.irqchip->ioapic, KVM_IRQCHIP_IOAPIC);
-    // After the PICs, so that a tick that is due at once meets the restored ones.
-    vm.set_pit2(state.irqchip->pit2);
+    if (!pit_first) load_pit(vm, state.irqchip->pit2);
   }
   kvm_clock_data clock = {};
   // No flags: the guest's clock goes on from where it stood, not from the host's time.

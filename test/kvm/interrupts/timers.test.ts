@@ -1,6 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { decodeLapic, lapicVectors } from '../../../lib/cpu/lapic.js';
-import type { Vm } from '../../../lib/index.js';
+import { SnapshotStore, type Vm } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import {
   bootGuest,
@@ -8,12 +9,14 @@ import {
   createGuest,
   setWord,
   stopOf,
+  tracked,
   until,
   untilCounted,
   untilReady,
   word,
 } from '../support/machines.js';
 import { copiesOf } from '../support/restored.js';
+import { scratch } from '../support/scratch.js';
 
 const TIMER_VECTOR = 0x40;
 const OK = { reason: 'exit-port', code: GUEST_ABI.EXIT_OK } as const;
@@ -77,6 +80,26 @@ describe('an interrupt that is pending at the instant of the snapshot comes exac
     const copies = await copiesOf(vm, 2);
     for (const machine of [...copies, vm]) await expectOnce(machine);
   });
+
+  it.each(['pit', 'lapic'] as const)(
+    '%s: also when the copy takes it at once, before anything else can happen: 30 copies',
+    async (name) => {
+      const vm = await bootWaiting(name, 1n);
+      await vm.pause();
+      setWord(vm, GUEST_ABI.COMMAND, GUEST_ABI.COMMAND_GO);
+      const store = await SnapshotStore.open(`${scratch()}/store`, { create: true });
+      using snapshot = await vm.snapshot({ store });
+      for (let round = 0; round < 30; round++) {
+        const copy = tracked(await snapshot.restore());
+        await copy.resume();
+        // Time for a timer that was started anew.
+        await sleep(5);
+        expect(await stopOf(copy)).toEqual(OK);
+        expect(count(copy)).toBe(1n);
+        await copy.close();
+      }
+    },
+  );
 
   it('through several generations of copies, it is still there', async () => {
     for (const name of ['pit', 'lapic'] as const) {
