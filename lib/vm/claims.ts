@@ -60,8 +60,7 @@ export class Claims {
       // Released between the exit and now.
       answer = handler ? await handler(exit) : undriven(exit);
     } catch (cause) {
-      const what = cause instanceof Error ? cause.message : String(cause);
-      answer = new KvmsnapError('ERR_HANDLER', `${describe(exit)}: ${what}`, { cause });
+      answer = new KvmsnapError('ERR_HANDLER', `${describe(exit)}: ${textOf(cause)}`, { cause });
     }
     // Closed or killed while the handler was busy: nobody waits any more.
     if (machine.status === 'closed' || machine.status === 'poisoned') return;
@@ -121,6 +120,15 @@ function undriven(exit: NativeExit): Answer {
   return 'data' in exit && exit.data instanceof Uint8Array
     ? new Uint8Array(exit.data.length).fill(0xff)
     : undefined;
+}
+
+/** Whatever was thrown: the vCPU waits, so this must not throw. */
+function textOf(cause: unknown): string {
+  try {
+    return cause instanceof Error ? cause.message : String(cause);
+  } catch {
+    return 'it threw what has no text';
+  }
 }
 
 function describe(exit: NativeExit): string {

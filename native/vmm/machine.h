@@ -169,9 +169,11 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   bool access_bus(unsigned index, const Exit& exit, const IoBus& bus, uint64_t address,
                   size_t size);
   void ask_owner(unsigned index, ClaimId claim, const Exit& exit);
+  void refuse_ram(const MmioExit& mmio) const;
   void settle(unsigned index);
   void close_answer(Vcpu& cpu);
   void throttle(unsigned index);
+  void excuse_absence(const Vcpu& cpu) const;
   void end(Status status, Stop stop);
   void fail(const Error& error);
   /// True when the exit went to whoever called run_solo.

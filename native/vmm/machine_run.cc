@@ -16,6 +16,12 @@ struct Overloaded : Ts... {
 template <typename... Ts>
 Overloaded(Ts...) -> Overloaded<Ts...>;
 
+// Far below what a guest's watchdogs look for, far above a snapshot's pause.
+constexpr std::chrono::seconds kNoticeable(1);
+
+constexpr const char* kUnreachable =
+    " could not be reached: a file it is mapped from was cut short, or memory is exhausted";
+
 Error guest_crash(const std::string& what) { return Error("ERR_GUEST_CRASH", what); }
 
 std::string describe(const InternalErrorExit& exit) {
@@ -33,6 +39,7 @@ void Machine::run_vcpu(unsigned index) {
   Vcpu& cpu = *vcpus_[index];
   kvm_run& run = cpu.fd().run();
   try {
+    if (std::chrono::steady_clock::now() - cpu.stands_since > kNoticeable) excuse_absence(cpu);
     while (crew_.may_run(index)) {
       cpu.incomplete = false;
       close_answer(cpu);
@@ -51,7 +58,12 @@ void Machine::run_vcpu(unsigned index) {
   } catch (const std::exception& error) {
     fail(Error("ERR_SYSTEM", error.what()));
   }
+  cpu.stands_since = std::chrono::steady_clock::now();
 }
+
+// The guest's clock goes on while it stands still, and its watchdogs would report a lockup.
+// Documentation/virt/kvm/api.rst, KVM_KVMCLOCK_CTRL: after a pause, before vCPUs run again.
+void Machine::excuse_absence(const Vcpu& cpu) const { cpu.fd().kvmclock_ctrl(); }
 
 void Machine::settle(unsigned index) {
   Vcpu& cpu = *vcpus_[index];
@@ -68,8 +80,8 @@ void Machine::settle(unsigned index) {
   clear_kick(run);
 }
 
-// Written under the lock only, since JavaScript's thread reads it. This thread, alone in writing it,
-// may look without.
+// Written under the lock only, since JavaScript's thread reads it. This thread, alone in writing
+// it, may look without.
 void Machine::close_answer(Vcpu& cpu) {
   if (cpu.open_data.empty()) return;
   std::lock_guard lock(mutex_);
@@ -88,8 +100,9 @@ void Machine::wake_waiters() {
 
 void Machine::throttle(unsigned index) {
   auto give_up = [&] { return !crew_.may_run(index); };
-  serial_output_.wait_for_room(give_up);
-  debug_output_.wait_for_room(give_up);
+  bool waited = serial_output_.wait_for_room(give_up);
+  waited |= debug_output_.wait_for_room(give_up);
+  if (waited) excuse_absence(*vcpus_[index]);
 }
 
 void Machine::handle_exit(unsigned index, const Exit& exit) {
@@ -123,8 +136,7 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           [&](const ErrorExit& error) {
             fail(Error("ERR_GUEST_CRASH",
                        error.error_number == EFAULT
-                           ? "guest memory could not be reached: a file it is mapped from was cut "
-                             "short, or memory is exhausted"
+                           ? std::string("guest memory") + kUnreachable
                            : std::string("KVM_RUN: ") + std::strerror(error.error_number),
                        "KVM_RUN", error.error_number));
           },
@@ -178,8 +190,19 @@ bool Machine::access_bus(unsigned index, const Exit& exit, const IoBus& bus, uin
     ask_owner(index, *claim, exit);
     return true;
   }
+  if (const auto* mmio = std::get_if<MmioExit>(&exit)) refuse_ram(*mmio);
   if (is_read(exit)) std::memset(data.data(), 0xFF, data.size());
   return false;
+}
+
+// KVM's instruction emulator takes RAM that it cannot reach for MMIO, where a CPU's access makes
+// KVM_RUN fail with EFAULT. Writes to a read-only slot come here by design.
+void Machine::refuse_ram(const MmioExit& mmio) const {
+  for (const RegionSpec& spec : memory_.regions()) {
+    bool inside = mmio.gpa >= spec.gpa && mmio.gpa < spec.end();
+    if (!inside || (mmio.write && (spec.flags & KVM_MEM_READONLY) != 0)) continue;
+    throw guest_crash("guest memory at " + hex(mmio.gpa) + kUnreachable);
+  }
 }
 
 void Machine::ask_owner(unsigned index, ClaimId claim, const Exit& exit) {

@@ -82,12 +82,12 @@ describe.each(CALLS)('$name', ({ running, call }) => {
     for (const state of states) {
       for (let round = 0; round < 6; round++) {
         const machine = await machineIn(state);
-        const pending = call(machine);
+        const pending = settles(call(machine), ['ERR_CLOSED']);
         if (round % 3 === 1) await Promise.resolve();
         if (round % 3 === 2) await sleep(round % 2);
         const closed = [machine.close(), machine.close()];
         expect(machine.status).toBe('closed');
-        await settles(pending, ['ERR_CLOSED']);
+        await pending;
         for (const close of closed) await settles(close, []);
         await settles(machine.close(), []);
       }
@@ -98,10 +98,10 @@ describe.each(CALLS)('$name', ({ running, call }) => {
     for (const state of states) {
       for (let round = 0; round < 4; round++) {
         const machine = await machineIn(state);
-        const pending = call(machine);
+        const pending = settles(call(machine), ['ERR_POISONED']);
         if (round % 2 === 1) await sleep(round % 3);
         if (machine.status !== 'closed') await settles(machine.kill(), ['ERR_CLOSED']);
-        await settles(pending, ['ERR_POISONED']);
+        await pending;
         expect(['poisoned', 'closed']).toContain(machine.status);
       }
     }
