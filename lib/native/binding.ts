@@ -81,10 +81,14 @@ export interface NativeMachineConfig {
   devices: NativeDevices;
   /** One `kvm_cpuid_entry2[]` for each vCPU; its length is the number of vCPUs. */
   cpuid: Uint8Array[];
-  /** Memory that the machine starts with, mapped copy-on-write. Otherwise zeros. */
-  image?: NativeImage;
   /** State to start with. Otherwise what KVM gives a new vCPU. */
   state?: RawMachineState;
+}
+
+declare const prepared: unique symbol;
+/** A checked configuration inside the addon; opaque. */
+export interface NativePreparedMachine {
+  readonly [prepared]: true;
 }
 
 export type MachineStatus = 'created' | 'running' | 'paused' | 'stopped' | 'poisoned' | 'closed';
@@ -257,7 +261,14 @@ export interface NativeBinding {
   setup(errorClass: typeof KvmsnapError): void;
   /** Opens /dev/kvm; throws ERR_NO_KVM. */
   host(): NativeHost;
-  createMachine(config: NativeMachineConfig, events: NativeEvents): Promise<NativeMachine>;
+  /** Converts a configuration once, for any number of machines. */
+  prepareMachine(config: NativeMachineConfig): NativePreparedMachine;
+  /** `image`: memory that the machine starts with, mapped copy-on-write; otherwise zeros. */
+  createMachine(
+    config: NativeMachineConfig | NativePreparedMachine,
+    events: NativeEvents,
+    image?: NativeImage,
+  ): Promise<NativeMachine>;
   /** Dups the fds. Extents must be inside regions and files, and may not overlap. */
   imageFromFiles(
     fds: number[],

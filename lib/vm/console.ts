@@ -1,23 +1,24 @@
 /** The guest's serial port as a stream. */
 import { Duplex } from 'node:stream';
-import { OutputGate } from './output.js';
+import type { OutputGate } from './output.js';
 
 /** How long to wait for the guest to read input when 64 KiB are queued for it already. */
 const RETRY_MS = 10;
 
 /** Both ways of COM1. Reading late gives what the guest wrote before, up to 1 MiB. */
 export class Console extends Duplex {
-  readonly gate: OutputGate;
+  readonly #gate: OutputGate;
   readonly #input: (bytes: Uint8Array) => number;
 
-  constructor(input: (bytes: Uint8Array) => number, setFlow: (flowing: boolean) => void) {
+  constructor(gate: OutputGate, input: (bytes: Uint8Array) => number) {
     super({ allowHalfOpen: true });
     this.#input = input;
-    this.gate = new OutputGate((bytes) => this.push(bytes), setFlow);
+    this.#gate = gate;
+    gate.attach((bytes) => this.push(bytes));
   }
 
   override _read(): void {
-    this.gate.want();
+    this.#gate.want();
   }
 
   override _write(

@@ -1,5 +1,5 @@
 /** A guest's output stream. */
-import { Readable, type ReadableOptions } from 'node:stream';
+import { Readable } from 'node:stream';
 
 /** What is kept of the output before anyone reads it: the last MiB. */
 const SCROLLBACK = 1 << 20;
@@ -10,16 +10,20 @@ const SCROLLBACK = 1 << 20;
  */
 export class OutputGate {
   readonly #setFlow: (flowing: boolean) => void;
-  readonly #push: (bytes: Uint8Array | null) => boolean;
+  #push: (bytes: Uint8Array | null) => boolean = () => false;
   #kept: Uint8Array[] = [];
   #keptBytes = 0;
   #wanted = false;
   #read = false;
   #ended = false;
 
-  constructor(push: (bytes: Uint8Array | null) => boolean, setFlow: (flowing: boolean) => void) {
-    this.#push = push;
+  constructor(setFlow: (flowing: boolean) => void) {
     this.#setFlow = setFlow;
+  }
+
+  /** The stream that {@link want} speaks for. */
+  attach(push: (bytes: Uint8Array | null) => boolean): void {
+    this.#push = push;
   }
 
   /** Bytes from the guest. */
@@ -66,14 +70,15 @@ export class OutputGate {
 
 /** Output only: the debug port's. */
 export class OutputStream extends Readable {
-  readonly gate: OutputGate;
+  readonly #gate: OutputGate;
 
-  constructor(setFlow: (flowing: boolean) => void, options?: ReadableOptions) {
-    super(options);
-    this.gate = new OutputGate((bytes) => this.push(bytes), setFlow);
+  constructor(gate: OutputGate) {
+    super();
+    this.#gate = gate;
+    gate.attach((bytes) => this.push(bytes));
   }
 
   override _read(): void {
-    this.gate.want();
+    this.#gate.want();
   }
 }

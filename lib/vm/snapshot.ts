@@ -1,7 +1,7 @@
 /** A snapshot in a store, and machines made from it. */
 import { missingFeatures } from '../cpu/features.js';
 import { kvmHost } from '../host/host.js';
-import type { NativeImage } from '../native/binding.js';
+import type { NativeImage, NativeMachineConfig, NativePreparedMachine } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
 import type { SnapshotConfig } from '../snapshot/config.js';
@@ -25,6 +25,7 @@ export interface RestoreOptions {
 interface Opened {
   loaded: LoadedSnapshot;
   image: NativeImage;
+  prepared?: NativePreparedMachine;
 }
 
 /**
@@ -72,18 +73,24 @@ export class Snapshot implements Disposable {
    */
   async restore(options: RestoreOptions = {}): Promise<Vm> {
     throwIfAborted(options.signal);
-    const { loaded, image } = await this.#open();
+    const opened = await this.#open();
+    const { loaded, image } = opened;
     this.#requireCompatible(loaded, options.ignore ?? []);
     const { machine } = loaded.config;
-    const vm = await Vm.fromConfig({
+    const config: NativeMachineConfig = {
       regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
       irqchip: machine.irqchip,
       manualDirtyLog: options.manualDirtyLog ?? false,
       devices: machine.devices,
       cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
-      image,
       state: loaded.state,
-    });
+    };
+    // The usual machine is converted once; one that differs costs its own conversion.
+    opened.prepared ??= nativeBinding().prepareMachine({ ...config, manualDirtyLog: false });
+    const prepared = config.manualDirtyLog
+      ? nativeBinding().prepareMachine(config)
+      : opened.prepared;
+    const vm = await Vm.fromConfig(config, { machine: prepared, image });
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);

@@ -4,8 +4,10 @@ import { encodeRegs, encodeSregs } from '../cpu/registers.js';
 import type { KvmsnapError } from '../errors.js';
 import type {
   MachineStatus,
+  NativeImage,
   NativeMachine,
   NativeMachineConfig,
+  NativePreparedMachine,
   NativeStop,
   RawMachineState,
 } from '../native/binding.js';
@@ -16,7 +18,7 @@ import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js'
 import { Console } from './console.js';
 import { VmMemory } from './memory.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
-import { OutputStream } from './output.js';
+import { OutputGate, OutputStream } from './output.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
 import { Vcpu } from './vcpu.js';
@@ -31,16 +33,16 @@ export type StopInfo = NativeStop;
  * garbage collector; `await using` or {@link close} is better.
  */
 export class Vm implements AsyncDisposable {
-  /** Both ways of the serial port COM1. */
-  readonly console: Console;
-  /** Bytes the guest wrote to port 0xE9. */
-  readonly debug: OutputStream;
   readonly memory: VmMemory;
   readonly vcpus: readonly Vcpu[];
   readonly #native: NativeMachine;
   readonly #claims: Claims;
   readonly #config: Pick<NativeMachineConfig, 'irqchip' | 'devices'>;
   readonly #stopped: Promise<StopInfo>;
+  readonly #output: readonly [OutputGate, OutputGate];
+  // Streams cost more than the rest of this object: made for those who use them.
+  #console: Console | undefined;
+  #debug: OutputStream | undefined;
   #closing: Promise<void> | undefined;
 
   /** @internal */
@@ -60,8 +62,7 @@ export class Vm implements AsyncDisposable {
     const setFlow = (stream: 0 | 1) => (flowing: boolean) => {
       if (native.status !== 'closed') native.setOutputFlow(stream, flowing);
     };
-    this.console = new Console((bytes) => native.serialInput(bytes), setFlow(0));
-    this.debug = new OutputStream(setFlow(1));
+    this.#output = [new OutputGate(setFlow(0)), new OutputGate(setFlow(1))];
     events.vm = this;
   }
 
@@ -84,14 +85,36 @@ export class Vm implements AsyncDisposable {
     }
   }
 
-  /** @internal Makes a machine from what the addon takes: `Snapshot.restore` comes here. */
-  static async fromConfig(config: NativeMachineConfig): Promise<Vm> {
+  /**
+   * @internal Makes a machine from what the addon takes. `prepared` is `config` after
+   * `prepareMachine`, and then goes with the `image`: `Snapshot.restore` comes here.
+   */
+  static async fromConfig(
+    config: NativeMachineConfig,
+    prepared?: { machine: NativePreparedMachine; image: NativeImage },
+  ): Promise<Vm> {
     const events = new MachineEvents();
     const stopped = new Promise<StopInfo>((resolve) => {
       events.onStop = resolve;
     });
-    const native = await nativeBinding().createMachine(config, events);
+    const native = await nativeBinding().createMachine(
+      prepared?.machine ?? config,
+      events,
+      prepared?.image,
+    );
     return new Vm(native, config, events, stopped);
+  }
+
+  /** Both ways of the serial port COM1. */
+  get console(): Console {
+    this.#console ??= new Console(this.#output[0], (bytes) => this.#native.serialInput(bytes));
+    return this.#console;
+  }
+
+  /** Bytes the guest wrote to port 0xE9. */
+  get debug(): OutputStream {
+    this.#debug ??= new OutputStream(this.#output[1]);
+    return this.#debug;
   }
 
   /** `created | running | paused | stopped | poisoned | closed`. */
@@ -206,6 +229,11 @@ export class Vm implements AsyncDisposable {
   }
 
   /** @internal */
+  get output(): readonly [OutputGate, OutputGate] {
+    return this.#output;
+  }
+
+  /** @internal */
   get claims(): Claims {
     return this.#claims;
   }
@@ -226,8 +254,7 @@ export class Vm implements AsyncDisposable {
       this.#native.setOutputFlow(1, true);
     }
     await this.#native.close();
-    this.console.gate.end();
-    this.debug.gate.end();
+    for (const gate of this.#output) gate.end();
   }
 }
 
@@ -241,7 +268,7 @@ class MachineEvents {
   }
 
   output(stream: 0 | 1, bytes: Uint8Array): void {
-    (stream === 0 ? this.vm?.console : this.vm?.debug)?.gate.take(bytes);
+    this.vm?.output[stream].take(bytes);
   }
 
   exit(vcpu: number, claim: number, exit: Parameters<Claims['handle']>[2]): void {

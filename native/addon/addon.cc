@@ -7,6 +7,7 @@
 #include "addon/host.h"
 #include "addon/image_object.h"
 #include "addon/machine_object.h"
+#include "addon/prepared_machine.h"
 
 namespace kvmsnap {
 
@@ -23,6 +24,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   ImageObject::define(env, exports);
   exports["setup"] = Napi::Function::New<setup>(env, "setup");
   exports["host"] = Napi::Function::New<host>(env, "host");
+  exports["prepareMachine"] = Napi::Function::New<prepare_machine>(env, "prepareMachine");
   exports["createMachine"] = Napi::Function::New<MachineObject::create>(env, "createMachine");
   exports["imageFromFiles"] = Napi::Function::New<image_from_files>(env, "imageFromFiles");
   exports["digestFile"] = Napi::Function::New<digest_file_in_background>(env, "digestFile");

@@ -158,8 +158,8 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
           ::fcntl(static_cast<int>(to_uint32(fds.Get(i), "fds")), F_DUPFD_CLOEXEC, 3));
       if (!files.back()) throw_system("fcntl");
     }
-    auto writer = std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files),
-                                                make_sha256);
+    auto writer =
+        std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files), make_sha256);
     return start_background(
         info.Env(), "kvmsnap-write", options.Get("progress"),
         [writer, durable](WorkControl& control) {

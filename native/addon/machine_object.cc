@@ -5,7 +5,9 @@
 
 #include "addon/convert.h"
 #include "addon/environment.h"
+#include "addon/image_object.h"
 #include "addon/machine_jobs.h"
+#include "addon/prepared_machine.h"
 #include "addon/state_convert.h"
 #include "addon/tagged.h"
 
@@ -96,7 +98,8 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
 Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    MachineConfig config = to_config(env, info[0]);
+    MachineConfig config = config_of(env, info[0]);
+    if (!info[2].IsUndefined()) config.image = image_of(env, info[2]);
     Napi::Object events = to_object(info[1], "events");
     auto queue = JsQueue::create(env, "kvmsnap-machine");
     PendingPromise promise(env);

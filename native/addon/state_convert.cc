@@ -4,7 +4,6 @@
 
 #include "addon/convert.h"
 #include "addon/environment.h"
-#include "addon/image_object.h"
 
 namespace kvmsnap {
 
@@ -98,7 +97,7 @@ RegionSpec to_region(const Napi::Value& value) {
           .flags = to_uint32(region.Get("flags"), "flags")};
 }
 
-MachineConfig to_config(Napi::Env env, const Napi::Value& value) {
+MachineConfig to_config(const Napi::Value& value) {
   Napi::Object object = to_object(value, "the configuration");
   MachineConfig config;
   Napi::Array regions = to_array(object.Get("regions"), "regions");
@@ -112,7 +111,6 @@ MachineConfig to_config(Napi::Env env, const Napi::Value& value) {
   for (uint32_t i = 0; i < cpuid.Length(); i++) {
     config.cpuid.push_back(to_bytes_copy(cpuid.Get(i), "cpuid"));
   }
-  if (!object.Get("image").IsUndefined()) config.image = image_of(env, object.Get("image"));
   if (!object.Get("state").IsUndefined()) config.state = to_state(object.Get("state"));
   return config;
 }

@@ -8,7 +8,7 @@
 
 namespace kvmsnap {
 
-MachineConfig to_config(Napi::Env env, const Napi::Value& value);
+MachineConfig to_config(const Napi::Value& value);
 MachineState to_state(const Napi::Value& value);
 Napi::Value from_state(Napi::Env env, const MachineState& state);
 RegionSpec to_region(const Napi::Value& value);

@@ -187,10 +187,10 @@ describe('objects that are not what they say', () => {
       expect(() => object.constructor()).toThrow();
       expect(() => Reflect.construct(object.constructor, [object, {}], Map)).toThrow();
     }
-    const config = configOf({ image: (await rawMachine()) as Any });
-    expect(() => binding.createMachine(config, new Heard())).toThrow(
-      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
-    );
+    const other = (await rawMachine()) as Any;
+    const illegal = expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' });
+    expect(() => binding.createMachine(configOf(), new Heard(), other)).toThrow(illegal);
+    expect(() => binding.createMachine(other, new Heard())).toThrow(illegal);
   });
 
   it('a progress callback that is none leaves nothing behind', () => {

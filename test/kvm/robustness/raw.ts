@@ -64,9 +64,9 @@ export function configOf(changes: Partial<NativeMachineConfig> = {}): NativeMach
 export async function rawMachine(
   code: readonly number[] = SPIN,
   heard = new Heard(),
-  changes: Partial<NativeMachineConfig> = {},
+  { image, ...config }: Partial<NativeMachineConfig> & { image?: NativeImage } = {},
 ): Promise<NativeMachine> {
-  const machine = await nativeBinding().createMachine(configOf(changes), heard);
+  const machine = await nativeBinding().createMachine(configOf(config), heard, image);
   onTestFinished(() => machine.close());
   await aim(machine, code);
   return machine;
