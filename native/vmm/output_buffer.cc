@@ -20,9 +20,11 @@ void OutputBuffer::write(std::span<const uint8_t> bytes) {
   if (notify) notify_();
 }
 
-void OutputBuffer::wait_for_room(const std::function<bool()>& give_up) {
+bool OutputBuffer::wait_for_room(const std::function<bool()>& give_up) {
   std::unique_lock lock(mutex_);
+  if (bytes_.size() < kRoom) return false;
   changed_.wait(lock, [&] { return bytes_.size() < kRoom || give_up(); });
+  return true;
 }
 
 void OutputBuffer::wake() {

@@ -20,7 +20,8 @@ class OutputBuffer final : public ByteSink {
   /// Never waits: it is called with the devices' lock held.
   void write(std::span<const uint8_t> bytes) override;
   /// Called by the vCPU thread once it holds no lock: returns when there is room, or `give_up()`.
-  void wait_for_room(const std::function<bool()>& give_up);
+  /// True if that was not at once.
+  bool wait_for_room(const std::function<bool()>& give_up);
   /// Makes waiting threads ask `give_up` again.
   void wake();
 

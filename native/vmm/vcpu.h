@@ -1,6 +1,7 @@
 // One vCPU of a machine: its KVM handle, and what JavaScript owes it.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -46,6 +47,8 @@ class Vcpu {
 
   /// The instruction of the last exit is not finished: KVM does that at the next KVM_RUN.
   bool incomplete = false;
+  /// When it last stopped running.
+  std::chrono::steady_clock::time_point stands_since = std::chrono::steady_clock::now();
   /// Where the answer to an exit that was handed out raw goes. Empty when none is open.
   std::span<uint8_t> open_data;
 

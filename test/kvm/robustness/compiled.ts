@@ -43,6 +43,9 @@ export function compile(): string {
 
 export const removeCompiled = (path: string): void => rmSync(path, { recursive: true });
 
+/** AddressSanitizer keeps what is freed, and maps as it likes: memory says nothing under it. */
+export const MEMORY_TELLS = !/libasan/.test(process.env.LD_PRELOAD ?? '');
+
 export interface Ended {
   code: number | null;
   signal: NodeJS.Signals | null;
