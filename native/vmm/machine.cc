@@ -94,7 +94,7 @@ void Machine::build() {
       DeviceSinks{.serial_output = serial_output_, .debug_output = debug_output_, .stop = *this},
       ram_sizes(), ports_);
   if (config_.state) {
-    apply_state(*config_.state);
+    apply_state(*config_.state, &VcpuRegisters::load_new);
     config_.state.reset();
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;

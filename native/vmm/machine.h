@@ -156,7 +156,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   RamSizes ram_sizes() const;
   void settle_all();
   /// May leave half of it behind when it throws.
-  void apply_state(const MachineState& state);
+  using LoadVcpu = void (VcpuRegisters::*)(const VcpuState&);
+  void apply_state(const MachineState& state, LoadVcpu load);
 
   // On a vCPU's thread.
   void run_vcpu(unsigned index) override;

@@ -55,10 +55,10 @@ MachineState Machine::save_state() {
 void Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
   try {
-    apply_state(state);
+    apply_state(state, &VcpuRegisters::load);
   } catch (...) {
     try {
-      apply_state(before);
+      apply_state(before, &VcpuRegisters::load);
     } catch (const Error& error) {
       fail(error);
     }
@@ -66,7 +66,7 @@ void Machine::load_state(const MachineState& state) {
   }
 }
 
-void Machine::apply_state(const MachineState& state) {
+void Machine::apply_state(const MachineState& state, LoadVcpu load) {
   if (state.vcpus.size() != vcpus_.size()) {
     throw Error("ERR_SNAPSHOT_FORMAT", "the state has " + std::to_string(state.vcpus.size()) +
                                            " vCPUs, the machine " + std::to_string(vcpus_.size()));
@@ -80,7 +80,7 @@ void Machine::apply_state(const MachineState& state) {
   // Devices first: they are all checked before any of them changes.
   devices_->load(state.devices);
   load_vm(vm_, state.vm);
-  for (size_t i = 0; i < vcpus_.size(); i++) vcpus_[i]->registers().load(state.vcpus[i]);
+  for (size_t i = 0; i < vcpus_.size(); i++) (vcpus_[i]->registers().*load)(state.vcpus[i]);
 }
 
 Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_after) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "kvm/error.h"
 #include "kvm/kvm.h"
@@ -222,15 +223,39 @@ VcpuState VcpuRegisters::save() const {
   return state;
 }
 
-void VcpuRegisters::load(const VcpuState& state) {
+// Sections that few guests touch. Setting one to what it is costs an ioctl, 5 µs on some hosts.
+constexpr std::array kOftenUntouched = {VcpuSection::Xcrs, VcpuSection::Xsave2,
+                                        VcpuSection::Debugregs, VcpuSection::VcpuEvents};
+
+// Read off the first new vCPU with this CPUID, and kept for the next ones.
+std::shared_ptr<const VcpuState> VcpuRegisters::state_when_new() const {
+  static std::mutex mutex;
+  static std::shared_ptr<const VcpuState>* latest = new std::shared_ptr<const VcpuState>();
+  std::lock_guard lock(mutex);
+  bool known = *latest != nullptr && (**latest)[VcpuSection::Cpuid2] == cpuid_;
+  if (!known) {
+    auto state = std::make_shared<VcpuState>();
+    (*state)[VcpuSection::Cpuid2] = cpuid_;
+    for (VcpuSection section : kOftenUntouched) (*state)[section] = get(section);
+    state->tsc_khz = fd_.tsc_khz();
+    *latest = state;
+  }
+  return *latest;
+}
+
+void VcpuRegisters::load_new(const VcpuState& state) { load_over(state, state_when_new().get()); }
+
+void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) {
   auto load_section = [&](VcpuSection section) {
-    if (!state[section].empty()) set(section, state[section]);
+    bool there = present != nullptr && (*present)[section] == state[section];
+    if (!there && !state[section].empty()) set(section, state[section]);
   };
   // CPUID first: what KVM accepts in CR4, XCR0 and MSRs depends on it.
   load_section(VcpuSection::Cpuid2);
   // The TSC's frequency before its value. Without scaling a host may be unable to set it; how far
   // apart two hosts may be was checked when the snapshot was opened.
-  if (state.tsc_khz != 0 && state.tsc_khz != fd_.tsc_khz()) fd_.set_tsc_khz(state.tsc_khz);
+  uint32_t present_khz = present != nullptr ? present->tsc_khz : fd_.tsc_khz();
+  if (state.tsc_khz != 0 && state.tsc_khz != present_khz) fd_.set_tsc_khz(state.tsc_khz);
   // sregs before the LAPIC: they hold the APIC base, which says whether and in which mode it is on.
   load_section(VcpuSection::Sregs2);
   load_section(VcpuSection::Regs);

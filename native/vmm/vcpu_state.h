@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -63,9 +64,15 @@ class VcpuRegisters {
 
   VcpuState save() const;
   /// In the one order that works; see the comments inside.
-  void load(const VcpuState& state);
+  void load(const VcpuState& state) { load_over(state, nullptr); }
+  /// The same for a vCPU of which nothing but the CPUID was ever set, leaving out what it has
+  /// already.
+  void load_new(const VcpuState& state);
 
  private:
+  /// `present`: what the vCPU has already, as far as known.
+  void load_over(const VcpuState& state, const VcpuState* present);
+  std::shared_ptr<const VcpuState> state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
   void set_msrs(std::span<const uint8_t> bytes);
 
