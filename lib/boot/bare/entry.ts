@@ -40,13 +40,26 @@ function segmentsFor(bits: 32 | 64) {
 export const bareGdt = (bits: 32 | 64): Uint8Array =>
   encodeGdt(Object.values(segmentsFor(bits)), bits);
 
-/** Protected (`bits` 32, no paging) or long mode (64). Interrupts off, IOPL 0. */
-export function entryFlat(bits: 32 | 64, ring: 0 | 3, at: BareEntry): EntryState {
+/** RFLAGS bits 13:12, IOPL. */
+const IOPL_3 = 3n << 12n;
+
+/**
+ * Protected (`bits` 32, no paging) or long mode (64). Interrupts off. IOPL is 0 but for a guest in
+ * ring 3 that may use `allPorts`: the bitmap of the TSS says the same, but software emulators (QEMU
+ * 7.2, `check_io`) do not look at that of a TSS that is busy, as KVM has it.
+ */
+export function entryFlat(
+  bits: 32 | 64,
+  ring: 0 | 3,
+  allPorts: boolean,
+  at: BareEntry,
+): EntryState {
   const segments = segmentsFor(bits);
   const code = ring === 3 ? segments.code3 : segments.code0;
   const data = ring === 3 ? segments.data3 : segments.data0;
+  const rflags = ring === 3 && allPorts ? RFLAGS_RESET | IOPL_3 : RFLAGS_RESET;
   return {
-    regs: { rip: at.entry, rsp: at.stack, rdi: BigInt(at.memory), rflags: RFLAGS_RESET },
+    regs: { rip: at.entry, rsp: at.stack, rdi: BigInt(at.memory), rflags },
     sregs: {
       cs: code,
       ds: data,

@@ -23,7 +23,7 @@ export interface BareOptions {
   stack?: bigint;
   /** Bytes of guest RAM. */
   memory: number;
-  /** Ports that ring 3 may use, by the TSS bitmap; default `all`. */
+  /** Ports that ring 3 may use, by the TSS bitmap; default `all`, which IOPL 3 says too. */
   tssPorts?: PortPermission;
 }
 
@@ -38,7 +38,7 @@ const ADDRESS_LIMIT = { real: 0x100000n, protected: 1n << 32n, long: 1n << 52n }
 /**
  * Plans a bare guest: its image, descriptor tables, page tables and entry state.
  *
- * It starts with interrupts off, IOPL 0, an IDT without gates, all-zero memory beside the image, and
+ * It starts with interrupts off, IOPL 0 (3 in ring 3 with all ports), an IDT without gates, all-zero memory beside the image, and
  * RDI (EDI) = bytes of guest RAM. In long mode [0, 4 GiB) and all RAM are mapped to themselves,
  * writable and open to ring 3. Where tables lie: `BARE_LAYOUT`.
  *
@@ -71,7 +71,8 @@ export function planBare(options: BareOptions): BootPlan {
   const entry = placeImage(plan, options);
   const at = { entry, stack, memory };
   if (mode === 'real') return plan.finish(entryReal(at));
-  return plan.finish(entryFlat(mode === 'long' ? 64 : 32, ring, at));
+  const allPorts = (options.tssPorts ?? 'all') === 'all';
+  return plan.finish(entryFlat(mode === 'long' ? 64 : 32, ring, allPorts, at));
 }
 
 function placeTables(plan: PlanBuilder, bits: 32 | 64, ports: PortPermission): void {

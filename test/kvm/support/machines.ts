@@ -73,6 +73,12 @@ export function setWord(
 export const count = (vm: Vm, name: GuestName = 'counter'): bigint =>
   word(vm, GUEST_ABI.COUNT, name);
 
+/** Fails when the machine has stopped: nothing more is to be waited for. */
+function alive(vm: Vm): boolean {
+  if (vm.status === 'running') return true;
+  throw new Error(`the machine does not run: it is ${vm.status}`);
+}
+
 /** Polls until `condition` holds; fails, naming `what`, when it never does. */
 export async function until(
   what: string,
@@ -92,13 +98,13 @@ export async function untilReady(
   patience = PATIENCE,
 ): Promise<void> {
   const ready = () => word(vm, GUEST_ABI.MAGIC, name) === GUEST_MAGIC_VALUE;
-  await until(`${name} gets ready`, ready, patience);
+  await until(`${name} gets ready`, () => alive(vm) && ready(), patience);
 }
 
 /** Until the guest has counted on by `more` from now. */
 export async function untilCounted(vm: Vm, more = 1n, name: GuestName = 'counter'): Promise<void> {
   const goal = count(vm, name) + more;
-  await until(`${name} counts to ${goal}`, () => count(vm, name) >= goal);
+  await until(`${name} counts to ${goal}`, () => count(vm, name) >= goal || !alive(vm));
 }
 
 /** Why the machine stopped; fails when it never does. */
