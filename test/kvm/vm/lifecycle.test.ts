@@ -133,7 +133,6 @@ describe('close', () => {
     const calls: Record<string, () => unknown> = {
       start: () => vm.start(),
       pause: () => vm.pause(),
-      kill: () => vm.kill(),
       getRegs: () => vcpu.getRegs(),
       run: () => vcpu.run(),
       answer: async () => vcpu.answer(new Uint8Array(1)),
@@ -149,6 +148,9 @@ describe('close', () => {
     for (const [name, call] of Object.entries(calls)) {
       await expect(call(), name).rejects.toMatchObject({ code: 'ERR_CLOSED' });
     }
+    // What it asks for has happened, and more.
+    await vm.kill();
+    expect(vm.status).toBe('closed');
   });
 
   it('ends a machine while it runs, with the streams of its console', async () => {
