@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "catch.h"
+#include "test/catch.h"
 
 namespace kvmsnap {
 namespace {
