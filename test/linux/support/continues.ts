@@ -3,14 +3,14 @@ import { expect } from 'vitest';
 import { countsUpTo, wholeFiles } from './counter.js';
 import { RestoredElsewhere } from './elsewhere.js';
 import { boot, type Guest } from './guest.js';
-import { complaints, kernelLog, loggedSince } from './kernel-log.js';
+import { complaints, type LogMark, loggedSince, markLog } from './kernel-log.js';
 import type { Terminal } from './terminal.js';
 
 const STARTED = 'counting-begins\n';
 
 export interface Counting extends Guest {
-  /** The kernel's log before the count began. */
-  log: string;
+  /** Where the kernel's log stood before the count began. */
+  log: LogMark;
 }
 
 /** Boots a guest and lets it count, until it has counted to `reached`. */
@@ -18,7 +18,7 @@ export async function countingGuest(vcpus: number, reached: number): Promise<Cou
   const guest = await boot({ vcpus });
   const { terminal } = guest;
   expect(await complaints(terminal)).toEqual([]);
-  const log = await kernelLog(terminal);
+  const log = await markLog(terminal);
   terminal.type(`echo ${STARTED.trim()}; counter &\n`);
   await terminal.until(new RegExp(STARTED));
   await terminal.until(new RegExp(`count ${reached}\n`));
@@ -39,7 +39,7 @@ export async function countOn(terminal: Terminal, more: number): Promise<void> {
  * be, clocks have not gone back, the kernel has logged nothing since before the snapshot.
  * Gives the last number.
  */
-export async function endCount(terminal: Terminal, log: string): Promise<number> {
+export async function endCount(terminal: Terminal, log: LogMark): Promise<number> {
   terminal.type('touch /tmp/stop\n');
   const last = Number((await terminal.until(/stopped (\d+)\n/))[1]);
   expect(await terminal.run('check-files')).toBe(wholeFiles(last));
@@ -60,7 +60,7 @@ export function heldBefore(copy: string, last: number): string {
 export async function continueElsewhere(
   store: string,
   ref: string,
-  { log, more = 5 }: { log: string; more?: number },
+  { log, more = 5 }: { log: LogMark; more?: number },
 ): Promise<{ held: string; last: number }> {
   await using copy = new RestoredElsewhere(store, ref);
   await copy.started();

@@ -17,7 +17,7 @@ while [ ! -e /tmp/stop ]; do
   sha256sum $n >> /tmp/sums
   echo "$(cut -d' ' -f1 /proc/uptime) $(date +%s)" >> /tmp/times
   echo "count $n"
-  sleep 0.05
+  sleep 0.1
 done
 echo "stopped $n"
 `;

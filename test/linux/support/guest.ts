@@ -69,7 +69,7 @@ export async function boot(
     ...(entry.elfEntry ? { elfEntry: entry.elfEntry } : {}),
     initrd,
     cmdline: CMDLINE,
-    memory: MiB(192),
+    memory: MiB(128),
     ...rest,
   });
   const terminal = new Terminal(vm.console, vm.console);
