@@ -180,6 +180,7 @@ void Machine::pause(Crew::Job done) {
     }
   }
   crew_.submit([this, done = std::move(done)](bool cancelled) {
+    if (!cancelled) come_to_stand();
     finish_solo(own(InterruptedExit{}));
     done(cancelled);
   });

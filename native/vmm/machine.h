@@ -181,7 +181,11 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
   void finish_solo(std::variant<OwnedExit, Error> result);
   bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
-  void inject_pending_timer(Vcpu& vcpu) const;
+  void inject_pending_timer(unsigned index);
+  /// Settles every vCPU, and notes what its timer does.
+  void stand_all();
+  /// The same for `pause`, which has nobody to tell of a failure: the machine is poisoned.
+  void come_to_stand();
 
   /// Does not change but for `image` and `state`, which are dropped once the machine is built.
   MachineConfig config_;

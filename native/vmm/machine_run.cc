@@ -40,6 +40,7 @@ void Machine::run_vcpu(unsigned index) {
   kvm_run& run = cpu.fd().run();
   try {
     if (std::chrono::steady_clock::now() - cpu.stands_since > kNoticeable) excuse_absence(cpu);
+    cpu.registers().forget_timer();
     while (crew_.may_run(index)) {
       cpu.incomplete = false;
       close_answer(cpu);

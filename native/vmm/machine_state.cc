@@ -14,8 +14,10 @@ std::vector<uint8_t> Machine::get_section(unsigned index, VcpuSection section) {
 }
 
 void Machine::set_section(unsigned index, VcpuSection section, std::span<const uint8_t> bytes) {
-  settle_all();
-  vcpu(index).registers().set(section, bytes);
+  stand_all();
+  VcpuRegisters& registers = vcpu(index).registers();
+  registers.set(section, bytes);
+  if (section == VcpuSection::Lapic) registers.note_timer();
 }
 
 std::vector<uint8_t> Machine::get_msrs(unsigned index, std::span<const uint32_t> indices) {
@@ -23,28 +25,47 @@ std::vector<uint8_t> Machine::get_msrs(unsigned index, std::span<const uint32_t>
   return vcpu(index).registers().get_msrs(indices);
 }
 
-// A LAPIC timer that fired while the vCPU stood still is a count inside KVM until the next entry,
-// and no ioctl shows it. This makes KVM move it into the IRR, where KVM_GET_LAPIC finds it.
-void Machine::inject_pending_timer(Vcpu& cpu) const {
-  PendingKick pending;
-  cpu.fd().unblock_signals_in_guest(true);
-  int error_number = cpu.fd().enter();
-  cpu.fd().unblock_signals_in_guest(false);
-  if (error_number != EINTR && error_number != EAGAIN) {
-    throw Error("ERR_IOCTL", "KVM_RUN with a pending signal did not return EINTR", "KVM_RUN",
-                error_number);
+// Makes KVM move a LAPIC timer interrupt that it counted into the IRR, where KVM_GET_LAPIC finds
+// it. The vCPU is entered with a signal pending: KVM does its work on entry and comes back. KVM on
+// PVM, which emulates ring 0, executes instructions all the same; that is why this is done when a
+// vCPU comes to stand, before the instant of any snapshot, and not to one that stands.
+void Machine::inject_pending_timer(unsigned index) {
+  Vcpu& cpu = *vcpus_[index];
+  Exit exit = InterruptedExit{};
+  {
+    PendingKick pending;
+    cpu.fd().unblock_signals_in_guest(true);
+    exit = decode_exit(cpu.fd().enter(), cpu.fd().run(), cpu.fd().run_size());
+    cpu.fd().unblock_signals_in_guest(false);
+  }
+  if (std::holds_alternative<InterruptedExit>(exit)) return;
+  cpu.incomplete = needs_completion(exit);
+  handle_exit(index, exit);
+  settle(index);
+}
+
+void Machine::stand_all() {
+  settle_all();
+  for (unsigned index = 0; index < vcpus_.size(); index++) {
+    VcpuRegisters& registers = vcpus_[index]->registers();
+    if (registers.timer_noted()) continue;
+    if (registers.has_countdown_timer()) inject_pending_timer(index);
+    registers.note_timer();
+  }
+}
+
+void Machine::come_to_stand() {
+  try {
+    stand_all();
+  } catch (const Error& error) {
+    fail(error);
   }
 }
 
 MachineState Machine::save_state() {
-  settle_all();
+  stand_all();
   // No input byte and no interrupt from outside may come between the irqchip and the devices.
   std::lock_guard lock(devices_->mutex());
-  if (config_.irqchip) {
-    for (auto& cpu : vcpus_) {
-      if (cpu->registers().has_countdown_timer()) inject_pending_timer(*cpu);
-    }
-  }
   MachineState state;
   state.vm = save_vm(vm_, config_.irqchip);
   for (auto& cpu : vcpus_) state.vcpus.push_back(cpu->registers().save());

@@ -13,26 +13,6 @@ namespace kvmsnap {
 
 namespace {
 
-// LAPIC registers (Intel SDM volume 3, table 11-1): 32 bits each, at 16-byte steps.
-constexpr size_t kLapicLvtTimer = 0x320;
-constexpr size_t kLapicInitialCount = 0x380;
-constexpr size_t kLapicCurrentCount = 0x390;
-// LVT timer bits 18:17: 0 one-shot, 1 periodic, 2 TSC deadline.
-constexpr uint32_t kLvtTimerMode = 3 << 17;
-constexpr uint32_t kLvtTimerDeadline = 2 << 17;
-
-uint32_t lapic_register(const kvm_lapic_state& lapic, size_t offset) {
-  uint32_t value;
-  std::memcpy(&value, lapic.regs + offset, sizeof value);
-  return value;
-}
-
-bool expired_one_shot(const kvm_lapic_state& lapic) {
-  return (lapic_register(lapic, kLapicLvtTimer) & kLvtTimerMode) == 0 &&
-         lapic_register(lapic, kLapicInitialCount) != 0 &&
-         lapic_register(lapic, kLapicCurrentCount) == 0;
-}
-
 template <typename T>
 std::vector<uint8_t> to_bytes(const T& value) {
   const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&value);
@@ -194,10 +174,10 @@ void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes) {
                              "had there");
 }
 
-bool VcpuRegisters::has_countdown_timer() const {
-  kvm_lapic_state lapic = fd_.lapic();
-  return (lapic_register(lapic, kLapicLvtTimer) & kLvtTimerDeadline) == 0 &&
-         lapic_register(lapic, kLapicInitialCount) != 0;
+bool VcpuRegisters::has_countdown_timer() const { return irqchip_ && counts_down(fd_.lapic()); }
+
+void VcpuRegisters::note_timer() {
+  if (irqchip_) timer_.note(fd_.lapic(), StandingTimer::Clock::now());
 }
 
 VcpuState VcpuRegisters::save() const {
@@ -210,14 +190,9 @@ VcpuState VcpuRegisters::save() const {
     if (section != VcpuSection::MpState) state.sections[i] = get(section);
   }
   if (irqchip_) {
-    // A one-shot timer whose current count is 0 has fired, and its interrupt is in the IRR (the
-    // machine sees to that before it saves). KVM_SET_LAPIC would start it again and deliver it a
-    // second time; an initial count of 0 is a timer that does not run.
-    kvm_lapic_state lapic = to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic");
-    if (expired_one_shot(lapic)) {
-      std::memset(lapic.regs + kLapicInitialCount, 0, sizeof(uint32_t));
-      state[VcpuSection::Lapic] = to_bytes(lapic);
-    }
+    auto lapic = to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic");
+    timer_.complete(lapic, StandingTimer::Clock::now());
+    state[VcpuSection::Lapic] = to_bytes(lapic);
   }
   state.tsc_khz = fd_.tsc_khz();
   return state;
@@ -274,6 +249,8 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
   load_section(VcpuSection::MpState);
   // Not an error for a guest without kvmclock.
   fd_.kvmclock_ctrl();
+  // KVM_SET_LAPIC has started the timer, with nothing pending.
+  note_timer();
 }
 
 }  // namespace kvmsnap

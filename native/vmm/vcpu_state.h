@@ -10,6 +10,7 @@
 
 #include "kvm/uapi.h"
 #include "kvm/vcpu_fd.h"
+#include "vmm/lapic_timer.h"
 #include "vmm/saveable_msrs.h"
 
 namespace kvmsnap {
@@ -61,6 +62,11 @@ class VcpuRegisters {
 
   /// Whether the LAPIC timer counts (one-shot or periodic), not compares with the TSC.
   bool has_countdown_timer() const;
+  /// See StandingTimer: the vCPU stands, with no timer interrupt pending in KVM. Running it
+  /// forgets.
+  void note_timer();
+  void forget_timer() { timer_.forget(); }
+  bool timer_noted() const { return timer_.noted(); }
 
   VcpuState save() const;
   /// In the one order that works; see the comments inside.
@@ -82,6 +88,7 @@ class VcpuRegisters {
   /// kernels) is left out.
   std::vector<uint8_t> cpuid_;
   MsrTraits msr_traits_;
+  StandingTimer timer_;
 };
 
 }  // namespace kvmsnap
