@@ -112,15 +112,15 @@ TEST_CASE("crew: jobs find every vCPU parked, in order, and each is told once") 
       std::minstd_rand random(seed);
       auto rehearsal = Rehearsal::launch(vcpus);
       Crew& crew = rehearsal->crew();
-      std::atomic<unsigned> disturbed = 0, disordered = 0, called = 0, cancelled = 0;
+      std::atomic<unsigned> disturbed = 0, disordered = 0, done = 0, called = 0, cancelled = 0;
       unsigned submitted = 0;
       auto submit = [&] {
         crew.submit([&, number = submitted++](bool cancel) {
-          unsigned before = called++;
           // One that is cancelled may be told at once, by whoever submits it.
           if (!cancel && rehearsal->inside() != 0) disturbed++;
-          if (!cancel && before != number) disordered++;
+          if (!cancel && done++ != number) disordered++;
           if (cancel) cancelled++;
+          called++;
         });
       };
       for (int step = 0; step < 400; step++) {
