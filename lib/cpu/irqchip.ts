@@ -111,8 +111,8 @@ export const KVM_PIT_STATE2 = struct('kvm_pit_state2', {
       bcd: u8,
       gate: u8,
       /**
-       * KVM gives nanoseconds of the host's clock, and takes no notice of it. In a saved state 0, or
-       * -1: channel 0 was a one-shot and has run out. `count` of one that runs is what is left.
+       * Nanoseconds of the host's monotonic clock; of channels 1 and 2 only. KVM_SET_PIT2 restarts it
+       * at the time of the call.
        */
       count_load_time: s64,
     }),

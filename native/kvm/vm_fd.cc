@@ -73,12 +73,6 @@ void VmFd::set_pit2(const kvm_pit_state2& pit) const {
   if (::ioctl(fd_.get(), KVM_SET_PIT2, &pit) < 0) throw_ioctl("KVM_SET_PIT2");
 }
 
-void VmFd::set_pit_reinjection(bool on) const {
-  kvm_reinject_control control = {};
-  control.pit_reinject = on ? 1 : 0;
-  if (::ioctl(fd_.get(), KVM_REINJECT_CONTROL, &control) < 0) throw_ioctl("KVM_REINJECT_CONTROL");
-}
-
 kvm_clock_data VmFd::clock() const {
   kvm_clock_data clock = {};
   if (::ioctl(fd_.get(), KVM_GET_CLOCK, &clock) < 0) throw_ioctl("KVM_GET_CLOCK");

@@ -38,9 +38,6 @@ class VmFd {
   void set_irqchip(const kvm_irqchip& chip) const;
   kvm_pit_state2 pit2() const;
   void set_pit2(const kvm_pit_state2& pit) const;
-  /// KVM_REINJECT_CONTROL (KVM_CAP_REINJECT_CONTROL): whether ticks wait for those before them to be
-  /// acknowledged. On at first.
-  void set_pit_reinjection(bool on) const;
   kvm_clock_data clock() const;
   void set_clock(const kvm_clock_data& clock) const;
   /// KVM_GET_DIRTY_LOG: one bit a page. Without manual protection it also re-arms the tracking.

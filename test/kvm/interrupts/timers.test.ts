@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { decodePic } from '../../../lib/cpu/irqchip.js';
 import { decodeLapic, lapicVectors } from '../../../lib/cpu/lapic.js';
 import { SnapshotStore, type Vm } from '../../../lib/index.js';
+import type { RawMachineState } from '../../../lib/native/binding.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
+import { CODE_AT, createCode, outByte, SPIN } from '../support/code.js';
 import {
   bootGuest,
   count,
@@ -212,5 +215,42 @@ describe('the LAPIC state of a snapshot', () => {
     await vm.pause();
     const { lapic } = (await vm.saveState()).vcpus[0]!;
     expect(decodeLapic(lapic!)).toMatchObject({ timer_initial_count: 0, timer_current_count: 0 });
+  });
+});
+
+describe('a one-shot of the PIT that is still to come', () => {
+  /** Channel 0 counts 54 ms down, once, from when the machine starts; interrupts are off. */
+  const code = [...outByte(0x43, 0x30), ...outByte(0x40, 0), ...outByte(0x40, 0xff), ...SPIN];
+  const pending = (state: RawMachineState) => (decodePic(state.vm.pic_master!).pic.irr & 1) === 1;
+  const programmed = async (vm: Vm): Promise<boolean> => {
+    const { rip } = await vm.vcpus[0]!.getRegs();
+    return rip === CODE_AT + BigInt(code.length - SPIN.length);
+  };
+
+  it('comes in the copy, too', async (context) => {
+    // On a busy machine it may have come before the first look: once more, then.
+    for (let attempt = 0; attempt < 20; attempt++) {
+      const vm = await createCode(code, { irqchip: true });
+      await vm.start();
+      await vm.pause();
+      while (!(await programmed(vm))) {
+        await vm.resume();
+        await vm.pause();
+      }
+      const [copy] = await copiesOf(vm, 1);
+      await vm.close();
+      // Restored a moment ago: its count has begun anew.
+      if (pending(await copy!.saveState())) continue;
+      await copy!.resume();
+      let state: RawMachineState;
+      do {
+        await sleep(5);
+        await copy!.pause();
+        state = await copy!.saveState();
+        await copy!.resume();
+      } while (!pending(state));
+      return;
+    }
+    context.skip('too slow here to look within 54 ms');
   });
 });
