@@ -1,7 +1,18 @@
 import { defineConfig } from 'vitest/config';
 
 // Inside the emulated host everything takes many times as long (docs/testing.md).
-const SLOWDOWN = process.env.KVMSNAP_EMULATED_HOST === '1' ? 10 : 1;
+const EMULATED = process.env.KVMSNAP_EMULATED_HOST === '1';
+const SLOWDOWN = EMULATED ? 10 : 1;
+
+// Tests of processes, files and counts, which no kind of KVM makes different: they run where they are
+// fast, on the machine itself.
+const NOT_EMULATED = [
+  'test/kvm/bench/**',
+  'test/kvm/cli/**',
+  'test/kvm/robustness/**',
+  'test/kvm/snapshot/failures.test.ts',
+  'test/kvm/snapshot/processes.test.ts',
+];
 
 // Three tiers, apart: what needs no device, what needs /dev/kvm, and what boots Linux.
 export default defineConfig({
@@ -12,6 +23,7 @@ export default defineConfig({
         test: {
           name: 'kvm',
           include: ['test/kvm/**/*.test.ts'],
+          exclude: EMULATED ? NOT_EMULATED : [],
           setupFiles: ['test/kvm/support/setup.ts'],
           pool: 'forks',
           testTimeout: 60_000 * SLOWDOWN,
