@@ -3,6 +3,14 @@ import { Readable } from 'node:stream';
 
 /** What is kept of the output before anyone reads it: the last MiB. */
 const SCROLLBACK = 1 << 20;
+/** Smaller pieces are gathered: a Buffer for each byte would cost a hundred times the bytes. */
+const GATHERED = 16 << 10;
+
+/** Bytes that wait, with room for more behind them. */
+interface Piece {
+  bytes: Buffer;
+  used: number;
+}
 
 /**
  * Holds output until somebody reads, and then makes the guest wait for its reader. A guest whose
@@ -11,7 +19,7 @@ const SCROLLBACK = 1 << 20;
 export class OutputGate {
   readonly #setFlow: (flowing: boolean) => void;
   #push: (bytes: Uint8Array | null) => boolean = () => false;
-  #kept: Uint8Array[] = [];
+  #kept: Piece[] = [];
   #keptBytes = 0;
   #wanted = false;
   #read = false;
@@ -28,15 +36,14 @@ export class OutputGate {
 
   /** Bytes from the guest. */
   take(bytes: Uint8Array): void {
-    this.#kept.push(bytes);
-    this.#keptBytes += bytes.length;
+    this.#keep(bytes);
     if (this.#wanted) {
       this.#drain();
     } else if (this.#read) {
       this.#setFlow(false);
     } else {
-      while (this.#keptBytes - (this.#kept[0]?.length ?? 0) >= SCROLLBACK) {
-        this.#keptBytes -= this.#kept.shift()?.length ?? 0;
+      while (this.#keptBytes - (this.#kept[0]?.used ?? 0) >= SCROLLBACK) {
+        this.#keptBytes -= this.#kept.shift()?.used ?? 0;
       }
     }
   }
@@ -55,11 +62,26 @@ export class OutputGate {
     if (this.#wanted) this.#drain();
   }
 
+  #keep(bytes: Uint8Array): void {
+    this.#keptBytes += bytes.length;
+    const last = this.#kept.at(-1);
+    if (last !== undefined && last.bytes.length - last.used >= bytes.length) {
+      last.bytes.set(bytes, last.used);
+      last.used += bytes.length;
+      return;
+    }
+    // When it goes out at once there is nothing to gather.
+    const whole = this.#wanted || bytes.length >= GATHERED;
+    const piece = whole ? Buffer.from(bytes) : Buffer.alloc(GATHERED);
+    if (!whole) piece.set(bytes);
+    this.#kept.push({ bytes: piece, used: bytes.length });
+  }
+
   #drain(): void {
     while (this.#wanted && this.#kept.length > 0) {
-      const bytes = this.#kept.shift() as Uint8Array;
-      this.#keptBytes -= bytes.length;
-      this.#wanted = this.#push(bytes);
+      const { bytes, used } = this.#kept.shift() as Piece;
+      this.#keptBytes -= used;
+      this.#wanted = this.#push(bytes.subarray(0, used));
     }
     if (this.#wanted && this.#ended) {
       this.#wanted = false;
