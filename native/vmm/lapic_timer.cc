@@ -65,7 +65,7 @@ void StandingTimer::complete(kvm_lapic_state& lapic, Clock::time_point now) cons
   uint32_t lvt = get(lapic, kLvtTimer);
   uint32_t vector = lvt & kVector;
   if (fired(lapic, now) && (lvt & kMasked) == 0 && vector >= kFirstVector) {
-    size_t word = kIrr + vector / 32 * 16;
+    size_t word = kIrr + size_t{vector / 32} * 16;
     set(lapic, word, get(lapic, word) | 1u << vector % 32);
   }
   bool one_shot = (lvt & kMode) == kOneShot;

@@ -15,7 +15,7 @@ std::span<const uint8_t> bytes_of(const std::string& text) {
 }
 
 std::string hex(const Sha256& digest) {
-  static const char kDigits[] = "0123456789abcdef";
+  static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
   for (uint8_t byte : digest) {
     text += kDigits[byte >> 4];
