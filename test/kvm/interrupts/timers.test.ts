@@ -6,6 +6,7 @@ import { SnapshotStore, type Vm } from '../../../lib/index.js';
 import type { RawMachineState } from '../../../lib/native/binding.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import { CODE_AT, createCode, outByte, SPIN } from '../support/code.js';
+import { rounds } from '../support/host.js';
 import {
   bootGuest,
   count,
@@ -92,7 +93,7 @@ describe('an interrupt that is pending at the instant of the snapshot comes exac
       setWord(vm, GUEST_ABI.COMMAND, GUEST_ABI.COMMAND_GO);
       const store = await SnapshotStore.open(`${scratch()}/store`, { create: true });
       using snapshot = await vm.snapshot({ store });
-      for (let round = 0; round < 30; round++) {
+      for (let round = 0; round < rounds(30); round++) {
         const copy = tracked(await snapshot.restore());
         await copy.resume();
         // Time for a timer that was started anew.
@@ -159,7 +160,7 @@ describe('a periodic timer', () => {
     async (name) => {
       const vm = await bootGuest(name, { irqchip: true });
       await untilCounted(vm, 5n);
-      for (let round = 0; round < 25; round++) {
+      for (let round = 0; round < rounds(25); round++) {
         const [copy] = await copiesOf(vm, 1, 'resume');
         const before = count(copy!);
         await copy!.resume();
@@ -198,7 +199,7 @@ describe('a periodic timer', () => {
 
 describe('a halted guest', () => {
   it('is halted in the copy, and woken by the interrupt it waits for', async () => {
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < rounds(20); round++) {
       const vm = await bootGuest('pit', { irqchip: true });
       const [copy] = await copiesOf(vm, 1);
       await copy!.resume();

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { SnapshotStore } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
+import { rounds } from '../support/host.js';
 import { firstBreak, Sent } from '../support/lines.js';
 import { bootGuest, count, setWord, tracked, untilCounted, word } from '../support/machines.js';
 import { bootRing3Smp, line, untilAllCount } from '../support/multi.js';
@@ -15,7 +16,7 @@ describe('a snapshot of a running machine is its memory of one instant', () => {
     const store = await newStore();
     const vm = await bootWriter(pages);
     let cursor = 0n;
-    for (let round = 0; round < 200; round++) {
+    for (let round = 0; round < rounds(200); round++) {
       using snapshot = await vm.snapshot({ store });
       expect(vm.status).toBe('running');
       const copy = await snapshot.restore();
@@ -41,7 +42,7 @@ describe('a snapshot of a running machine is its memory of one instant', () => {
     const pages = 2000;
     const store = await newStore();
     const vm = await bootWriter(pages);
-    for (let round = 0; round < 12; round++) {
+    for (let round = 0; round < rounds(12); round++) {
       using snapshot = await vm.snapshot({ store });
       const copy = await snapshot.restore();
       expect(writerFaults(copy, pages)).toEqual([]);
@@ -54,7 +55,7 @@ describe('a snapshot of a running machine is its memory of one instant', () => {
     const pages = 64;
     const store = await newStore();
     const vm = await bootWriter(pages);
-    for (let round = 1; round <= 15; round++) {
+    for (let round = 1; round <= rounds(15); round++) {
       using snapshot = await vm.snapshot({ store });
       const copies = [tracked(await snapshot.restore()), tracked(await snapshot.restore())];
       const machines = [vm, ...copies];
@@ -81,7 +82,7 @@ describe('a snapshot of a running machine is its memory of one instant', () => {
   it('several vCPUs: 60 freezes, each with a sum that fits its parts', async () => {
     const store = await newStore();
     const vm = await bootRing3Smp(3);
-    for (let round = 0; round < 60; round++) {
+    for (let round = 0; round < rounds(60); round++) {
       using snapshot = await vm.snapshot({ store });
       const copy = await snapshot.restore();
       const sum = copy.vcpus.reduce((total, { index }) => total + line(copy, index), 0n);
@@ -105,7 +106,7 @@ describe('what a guest sends', () => {
     const vm = await bootGuest('counter', { regs: { rsi: 2000n } });
     const sent = new Sent(vm);
     await sent.lines(3);
-    for (let round = 0; round < 60; round++) {
+    for (let round = 0; round < rounds(60); round++) {
       using snapshot = await vm.snapshot({ store, then: 'pause' });
       await sent.settle();
       const copy = tracked(await snapshot.restore());

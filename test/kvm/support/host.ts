@@ -5,6 +5,9 @@ import { freemem, totalmem } from 'node:os';
 /** In the emulated hardware host (docs/testing.md) everything takes 5 to 20 times as long. */
 export const SLOWDOWN = process.env.KVMSNAP_EMULATED_HOST === '1' ? 10 : 1;
 
+/** How often a loop goes round that looks for races: a fifth of it in the emulated host. */
+export const rounds = (count: number): number => (SLOWDOWN > 1 ? Math.ceil(count / 5) : count);
+
 /** The longest that a condition which always comes true may take, in milliseconds. */
 export const PATIENCE = 20_000 * SLOWDOWN;
 
