@@ -356,7 +356,7 @@ TEST_CASE("machine: a run by hand gives its exit once, and nothing runs over it"
   owner->memory().write(kCodeAt, kExit);
   owner.load(kExit);
   auto last = std::make_shared<std::promise<bool>>();
-  owner->run_solo(0, true, false, [last](std::variant<OwnedExit, Error> result) {
+  owner->run_solo(0, true, false, [last](const std::variant<OwnedExit, Error>& result) {
     last->set_value(std::holds_alternative<OwnedExit>(result));
   });
   auto future = last->get_future();
