@@ -4,6 +4,10 @@ import { defineConfig } from 'vitest/config';
 const EMULATED = process.env.KVMSNAP_EMULATED_HOST === '1';
 const SLOWDOWN = EMULATED ? 10 : 1;
 
+// Races and interrupts against a clock: on a shared or emulated machine one may come too late. What
+// fails three times running is no accident.
+const RETRY = EMULATED || process.env.CI ? 2 : 0;
+
 // Tests of processes, files and counts, which no kind of KVM makes different: they run where they are
 // fast, on the machine itself.
 const NOT_EMULATED = [
@@ -24,6 +28,7 @@ export default defineConfig({
           name: 'kvm',
           include: ['test/kvm/**/*.test.ts'],
           exclude: EMULATED ? NOT_EMULATED : [],
+          retry: RETRY,
           setupFiles: ['test/kvm/support/setup.ts'],
           pool: 'forks',
           testTimeout: 60_000 * SLOWDOWN,
@@ -36,6 +41,7 @@ export default defineConfig({
           include: ['test/linux/**/*.test.ts'],
           pool: 'forks',
           fileParallelism: false,
+          retry: RETRY,
           // A minute or two in the emulated host; more where it shares its core.
           testTimeout: 60_000 * SLOWDOWN,
           hookTimeout: 60_000 * SLOWDOWN,
