@@ -62,6 +62,8 @@ export async function saveMachine(
     'then must be resume, pause or stop',
   );
   throwIfAborted(signal);
+  // Before a store is made for it: a machine that was closed has nothing to save.
+  const machine = vm.describe();
   const store =
     typeof options.store === 'string'
       ? await SnapshotStore.open(options.store, { create: true })
@@ -91,9 +93,9 @@ export async function saveMachine(
     const committed = await writer.commit({
       ...(options.tag === undefined ? {} : { tag: options.tag }),
       config: {
-        machine: vm.describe(),
+        machine,
         host: snapshotHostFacts(),
-        requires: { capabilities: requiredCapabilities(vm.describe()) },
+        requires: { capabilities: requiredCapabilities(machine) },
         ...(options.annotations ? { annotations: options.annotations } : {}),
       },
       state: frozen.state,

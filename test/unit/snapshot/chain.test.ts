@@ -89,7 +89,8 @@ describe('layers', () => {
     );
   });
 
-  it('merge fast: 1000 layers of 1000 extents each', () => {
+  // Quadratic merging would take minutes.
+  it('merge in less than quadratic time: 1000 layers of 1000 extents', { timeout: 60_000 }, () => {
     const layers = Array.from({ length: 1000 }, (_, layer) => ({
       ref: { index: descriptor('index', 1), parts: [descriptor(`${layer}`, 1000 * PAGE)] },
       index: {
@@ -105,10 +106,7 @@ describe('layers', () => {
         })),
       },
     }));
-    const begun = performance.now();
     expect(flatten(layers).extents).toHaveLength(1_000_000);
-    // Quadratic merging would take minutes.
-    expect(performance.now() - begun).toBeLessThan(30_000);
   });
 });
 
