@@ -76,7 +76,7 @@ describe('a named machine', () => {
     await kvmsnap.json(...snapshot, 'pause');
     expect((await kvmsnap.json('ps'))[0].status).toBe('paused');
     await kvmsnap.json(...snapshot, 'stop', '--tag', 'end');
-    await expect.poll(() => kvmsnap.json('ps')).toEqual([]);
+    await expect.poll(() => kvmsnap.json('ps'), { timeout: 30_000 }).toEqual([]);
     await kvmsnap.json('verify', 'end', '--store', kvmsnap.store);
   });
 
@@ -100,7 +100,7 @@ describe('a named machine', () => {
   it('is forgotten when its host process was killed', async () => {
     const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     process.kill(pid, 'SIGKILL');
-    await expect.poll(() => kvmsnap.json('ps')).toEqual([]);
+    await expect.poll(() => kvmsnap.json('ps'), { timeout: 30_000 }).toEqual([]);
     expect(filesOf('one')).toEqual(['one.log']);
     await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
   });
@@ -108,7 +108,9 @@ describe('a named machine', () => {
   it('is closed by SIGTERM to its host process', async () => {
     const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     process.kill(pid, 'SIGTERM');
-    await expect.poll(() => existsSync(join(runtime(), 'one.json'))).toBe(false);
+    await expect
+      .poll(() => existsSync(join(runtime(), 'one.json')), { timeout: 30_000 })
+      .toBe(false);
     const log = readFileSync(join(runtime(), 'one.log'), 'utf8');
     expect(log).toMatch(/ended by SIGTERM\n.*ended: closed/);
   });
