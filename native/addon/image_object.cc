@@ -78,7 +78,7 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
   Environment::of(env).image_class = Napi::Persistent(constructor);
 }
 
-Napi::Value ImageObject::wrap(Napi::Env env, std::shared_ptr<const Image> image) {
+Napi::Value ImageObject::wrap(Napi::Env env, const std::shared_ptr<const Image>& image) {
   Handover handover(image_of_new, image);
   return Environment::of(env).image_class.New({});
 }

@@ -13,7 +13,7 @@ namespace kvmsnap {
 class ImageObject final : public Napi::ObjectWrap<ImageObject> {
  public:
   static void define(Napi::Env env, Napi::Object exports);
-  static Napi::Value wrap(Napi::Env env, std::shared_ptr<const Image> image);
+  static Napi::Value wrap(Napi::Env env, const std::shared_ptr<const Image>& image);
 
   explicit ImageObject(const Napi::CallbackInfo& info);
 

@@ -17,7 +17,8 @@ Napi::Value prepare_machine(const Napi::CallbackInfo& info) {
     auto config = std::make_unique<MachineConfig>(to_config(info[0]));
     auto external = Napi::External<MachineConfig>::New(
         info.Env(), config.get(), [](Napi::Env, MachineConfig* freed) { delete freed; });
-    config.release();
+    // Freed by the finalizer from here on.
+    static_cast<void>(config.release());
     external.TypeTag(&kPreparedTag);
     return external;
   });
