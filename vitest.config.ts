@@ -8,13 +8,14 @@ const SLOWDOWN = EMULATED ? 10 : 1;
 // fails three times running is no accident.
 const RETRY = EMULATED || process.env.CI ? 2 : 0;
 
-// Tests of processes, files and counts, which no kind of KVM makes different: they run where they are
-// fast, on the machine itself.
+// Tests of processes, files, counts and sizes, which no kind of KVM makes different: they run where
+// they are fast, on the machine itself.
 const NOT_EMULATED = [
   'test/kvm/bench/**',
   'test/kvm/cli/**',
   'test/kvm/robustness/**',
   'test/kvm/snapshot/failures.test.ts',
+  'test/kvm/snapshot/large.test.ts',
   'test/kvm/snapshot/processes.test.ts',
 ];
 

@@ -6,7 +6,7 @@
 // `unit` and `kvm` run here. `linux` runs here if kernels boot under this machine's KVM; else it
 // runs, and `kvm` a second time, with hardware semantics, in the emulated host (docs/testing.md).
 
-import { add, NONE, summary } from './counts.mjs';
+import { add, listFailures, NONE, summary } from './counts.mjs';
 import { planLinuxTier } from './linux-tier.mjs';
 import { whyNoKvm } from './machine.mjs';
 import { runHere } from './run.mjs';
@@ -35,5 +35,5 @@ if (linux.reason) warnings.push(linux.reason);
 step(linux.name, linux.run);
 
 for (const warning of warnings) say(`WARNING: ${warning}`);
-process.stdout.write(`${summary(total)}\n`);
+process.stdout.write(`${listFailures(total)}${summary(total)}\n`);
 process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;

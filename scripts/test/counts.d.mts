@@ -2,6 +2,8 @@ export interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+  /** File, test and first line of the message of each failure. */
+  failures: string[];
 }
 export const NONE: Counts;
 export function add(a: Counts, b: Counts): Counts;
@@ -10,7 +12,13 @@ export function countReport(report: {
   numFailedTests: number;
   numPendingTests: number;
   numTodoTests: number;
-  testResults: { status: string; assertionResults: { status: string }[] }[];
+  testResults: {
+    name: string;
+    status: string;
+    message?: string;
+    assertionResults: { status: string; fullName: string; failureMessages?: string[] }[];
+  }[];
 }): Counts;
 export function countRun(file: string, status: number | null): Counts;
+export function listFailures(counts: Counts): string;
 export function summary(counts: Counts): string;

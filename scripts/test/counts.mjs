@@ -2,13 +2,23 @@
 
 import { readFileSync } from 'node:fs';
 
-export const NONE = { passed: 0, failed: 0, skipped: 0 };
+export const NONE = { passed: 0, failed: 0, skipped: 0, failures: [] };
 
 export const add = (a, b) => ({
   passed: a.passed + b.passed,
   failed: a.failed + b.failed,
   skipped: a.skipped + b.skipped,
+  failures: [...a.failures, ...b.failures],
 });
+
+const firstLine = (text) => text?.split('\n', 1)[0] ?? '';
+
+function failuresOf({ name, message, assertionResults }) {
+  const failed = assertionResults
+    .filter(({ status }) => status === 'failed')
+    .map((test) => `${name}: ${test.fullName}: ${firstLine(test.failureMessages?.[0])}`);
+  return failed.length > 0 ? failed : [`${name}: ${firstLine(message)}`];
+}
 
 /** The counts of one report. A file that could not be run as a whole is a failure of its own. */
 export function countReport(report) {
@@ -20,6 +30,7 @@ export function countReport(report) {
     passed: report.numPassedTests,
     failed: report.numFailedTests + brokenFiles.length,
     skipped: report.numPendingTests + report.numTodoTests,
+    failures: report.testResults.filter(({ status }) => status === 'failed').flatMap(failuresOf),
   };
 }
 
@@ -35,9 +46,14 @@ export function countRun(file, status) {
   } catch {
     whole = false;
   }
-  if (counts.failed === 0 && (status !== 0 || !whole)) counts = { ...counts, failed: 1 };
-  return counts;
+  if (counts.failed > 0 || (status === 0 && whole)) return counts;
+  const how = whole ? `ended with status ${status}` : `left no report (status ${status})`;
+  return { ...counts, failed: 1, failures: [`the run ${how} without a failed test`] };
 }
+
+/** One line for each failed test, for the end of a long log. */
+export const listFailures = ({ failures }) =>
+  failures.map((failure) => `FAILED ${failure}\n`).join('');
 
 /** As CI reads it: alone on the last line. */
 export const summary = ({ passed, failed, skipped }) =>

@@ -3,9 +3,9 @@
 //
 //   node scripts/test/emulated.mjs [vitest arguments, such as a file's name]
 
-import { summary } from './counts.mjs';
+import { listFailures, summary } from './counts.mjs';
 import { runEmulated } from './run.mjs';
 
 const counts = runEmulated(['kvm', 'linux'], process.argv.slice(2));
-process.stdout.write(`${summary(counts)}\n`);
+process.stdout.write(`${listFailures(counts)}${summary(counts)}\n`);
 process.exitCode = counts.failed === 0 ? 0 : 1;

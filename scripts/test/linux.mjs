@@ -3,7 +3,7 @@
 //
 //   node scripts/test/linux.mjs
 
-import { summary } from './counts.mjs';
+import { listFailures, summary } from './counts.mjs';
 import { planLinuxTier } from './linux-tier.mjs';
 
 const say = (text) => process.stderr.write(`test: ${text}\n`);
@@ -11,5 +11,5 @@ const say = (text) => process.stderr.write(`test: ${text}\n`);
 const plan = planLinuxTier(say);
 const counts = plan.run();
 if (plan.reason) say(`WARNING: ${plan.reason}`);
-process.stdout.write(`${summary(counts)}\n`);
+process.stdout.write(`${listFailures(counts)}${summary(counts)}\n`);
 process.exitCode = counts.failed === 0 ? 0 : 1;

