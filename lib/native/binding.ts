@@ -232,8 +232,11 @@ export interface NativeImageWritten {
 /** Immutable guest memory. */
 export interface NativeImage {
   readonly regions: { gpa: bigint; size: number }[];
-  /** Bytes of content that a write would store (whole 2 MiB granules with any content). */
-  readonly contentBytes: number;
+  /**
+   * Bytes of content that a write would store (whole 2 MiB granules with any content). Before
+   * `partCount` and `write`, which then need not look for it themselves.
+   */
+  measure(): { done: Promise<number>; cancel(): void };
   read(gpa: bigint, length: number): Uint8Array;
   /** How many parts of at most `partSize` bytes the content takes. */
   partCount(partSize: number): number;

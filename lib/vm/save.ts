@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { requireArgument } from '../errors.js';
 import { snapshotHostFacts } from '../host/host.js';
-import type { NativeImage, NativeMachine } from '../native/binding.js';
+import type { NativeMachine } from '../native/binding.js';
 import type { MachineDescription } from '../snapshot/config.js';
 import { storeError } from '../snapshot/failures.js';
 import { SnapshotStore } from '../snapshot/store.js';
@@ -47,8 +47,8 @@ export interface SavedSnapshot {
   stats: SnapshotStats;
 }
 
-/** Parts are hashed side by side: no larger than this, and as many as there are processors. */
-const LARGEST_PART = MiB(64);
+/** A processor hashes two parts at a time: no larger than this, and at least two for each. */
+const LARGEST_PART = MiB(256);
 const SMALLEST_PART = MiB(8);
 
 export async function saveMachine(
@@ -75,9 +75,9 @@ export async function saveMachine(
   const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
   const started = performance.now();
   try {
-    const partSize = partSizeFor(frozen.image);
+    const total = await cancellable(signal, frozen.image.measure());
+    const partSize = partSizeFor(total);
     const fds = writer.openParts(frozen.image.partCount(partSize));
-    const total = frozen.image.contentBytes;
     const written = await cancellable(
       signal,
       frozen.image.write(partSize, {
@@ -116,8 +116,8 @@ export async function saveMachine(
   }
 }
 
-function partSizeFor(image: NativeImage): number {
-  const share = Math.ceil(image.contentBytes / availableParallelism());
+function partSizeFor(bytes: number): number {
+  const share = Math.ceil(bytes / (2 * availableParallelism()));
   return Math.min(LARGEST_PART, Math.max(SMALLEST_PART, share));
 }
 

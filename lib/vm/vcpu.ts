@@ -31,37 +31,84 @@ export class Vcpu {
   }
 
   /** KVM_GET_REGS, `struct kvm_regs`. */
-  getRegs = () => this.get('regs');
+  getRegs(): Promise<VcpuSectionValue<'regs'>> {
+    return this.get('regs');
+  }
+
   /** KVM_SET_REGS, `struct kvm_regs`. */
-  setRegs = (patch: Patch<VcpuSectionValue<'regs'>>) => this.set('regs', patch);
+  setRegs(patch: Patch<VcpuSectionValue<'regs'>>): Promise<void> {
+    return this.set('regs', patch);
+  }
+
   /** KVM_GET_SREGS2, `struct kvm_sregs2`. */
-  getSregs = () => this.get('sregs2');
+  getSregs(): Promise<VcpuSectionValue<'sregs2'>> {
+    return this.get('sregs2');
+  }
+
   /** KVM_SET_SREGS2, `struct kvm_sregs2`. */
-  setSregs = (patch: Patch<VcpuSectionValue<'sregs2'>>) => this.set('sregs2', patch);
+  setSregs(patch: Patch<VcpuSectionValue<'sregs2'>>): Promise<void> {
+    return this.set('sregs2', patch);
+  }
+
   /** KVM_GET_XSAVE2, `struct kvm_xsave`. */
-  getXsave = () => this.get('xsave2');
+  getXsave(): Promise<VcpuSectionValue<'xsave2'>> {
+    return this.get('xsave2');
+  }
+
   /** KVM_SET_XSAVE, `struct kvm_xsave`. */
-  setXsave = (patch: Patch<VcpuSectionValue<'xsave2'>>) => this.set('xsave2', patch);
+  setXsave(patch: Patch<VcpuSectionValue<'xsave2'>>): Promise<void> {
+    return this.set('xsave2', patch);
+  }
+
   /** KVM_GET_XCRS, `struct kvm_xcrs`. */
-  getXcrs = () => this.get('xcrs');
+  getXcrs(): Promise<VcpuSectionValue<'xcrs'>> {
+    return this.get('xcrs');
+  }
+
   /** KVM_SET_XCRS, `struct kvm_xcrs`. */
-  setXcrs = (patch: Patch<VcpuSectionValue<'xcrs'>>) => this.set('xcrs', patch);
+  setXcrs(patch: Patch<VcpuSectionValue<'xcrs'>>): Promise<void> {
+    return this.set('xcrs', patch);
+  }
+
   /** KVM_GET_DEBUGREGS, `struct kvm_debugregs`. */
-  getDebugRegs = () => this.get('debugregs');
+  getDebugRegs(): Promise<VcpuSectionValue<'debugregs'>> {
+    return this.get('debugregs');
+  }
+
   /** KVM_SET_DEBUGREGS, `struct kvm_debugregs`. */
-  setDebugRegs = (patch: Patch<VcpuSectionValue<'debugregs'>>) => this.set('debugregs', patch);
+  setDebugRegs(patch: Patch<VcpuSectionValue<'debugregs'>>): Promise<void> {
+    return this.set('debugregs', patch);
+  }
+
   /** KVM_GET_LAPIC, `struct kvm_lapic_state`. `ERR_STATE` without irqchip. */
-  getLapic = () => this.get('lapic');
+  getLapic(): Promise<VcpuSectionValue<'lapic'>> {
+    return this.get('lapic');
+  }
+
   /** KVM_SET_LAPIC, `struct kvm_lapic_state`. */
-  setLapic = (patch: Patch<VcpuSectionValue<'lapic'>>) => this.set('lapic', patch);
+  setLapic(patch: Patch<VcpuSectionValue<'lapic'>>): Promise<void> {
+    return this.set('lapic', patch);
+  }
+
   /** KVM_GET_VCPU_EVENTS, `struct kvm_vcpu_events`. */
-  getEvents = () => this.get('vcpu_events');
+  getEvents(): Promise<VcpuSectionValue<'vcpu_events'>> {
+    return this.get('vcpu_events');
+  }
+
   /** KVM_SET_VCPU_EVENTS, `struct kvm_vcpu_events`. */
-  setEvents = (patch: Patch<VcpuSectionValue<'vcpu_events'>>) => this.set('vcpu_events', patch);
+  setEvents(patch: Patch<VcpuSectionValue<'vcpu_events'>>): Promise<void> {
+    return this.set('vcpu_events', patch);
+  }
+
   /** KVM_GET_MP_STATE, `struct kvm_mp_state`. */
-  getMpState = () => this.get('mp_state');
+  getMpState(): Promise<VcpuSectionValue<'mp_state'>> {
+    return this.get('mp_state');
+  }
+
   /** KVM_SET_MP_STATE, `struct kvm_mp_state`. */
-  setMpState = (patch: Patch<VcpuSectionValue<'mp_state'>>) => this.set('mp_state', patch);
+  setMpState(patch: Patch<VcpuSectionValue<'mp_state'>>): Promise<void> {
+    return this.set('mp_state', patch);
+  }
 
   /** What KVM_SET_CPUID2 was given. It is fixed when the machine is made (`VmOptions.cpuTemplate`). */
   async getCpuid(): Promise<CpuidEntry[]> {

@@ -23,6 +23,14 @@ uint64_t to_uint64(const Napi::Value& value, const char* name) {
   return static_cast<uint64_t>(number);
 }
 
+uint64_t to_copy_length(const Napi::Value& value, const char* name) {
+  uint64_t length = to_uint64(value, name);
+  if (length > uint64_t{1} << 30) {
+    throw Error("ERR_INVALID_ARGUMENT", "at most 1 GiB can be read at a time");
+  }
+  return length;
+}
+
 uint32_t to_uint32(const Napi::Value& value, const char* name) {
   uint64_t number = to_uint64(value, name);
   if (number > UINT32_MAX) refuse(name, "an integer below 2^32");

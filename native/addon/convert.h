@@ -13,6 +13,8 @@ namespace kvmsnap {
 
 /// An integer from 0 to 2^53.
 uint64_t to_uint64(const Napi::Value& value, const char* name);
+/// Bytes that one call copies to JavaScript: at most 1 GiB.
+uint64_t to_copy_length(const Napi::Value& value, const char* name);
 uint32_t to_uint32(const Napi::Value& value, const char* name);
 /// A bigint from 0 to 2^64 - 1.
 uint64_t to_address(const Napi::Value& value, const char* name);

@@ -47,9 +47,9 @@ Napi::Value image_from_files(const Napi::CallbackInfo& info) {
     for (uint32_t i = 0; i < fds.Length(); i++) {
       files.push_back(BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds"))));
     }
-    return ImageObject::wrap(
-        info.Env(),
-        std::make_shared<const Image>(to_ranges(info[1]), std::move(files), to_extents(info[2])));
+    auto image =
+        std::make_shared<const Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
+    return ImageObject::wrap(info.Env(), {.image = std::move(image), .views = {}});
   });
 }
 

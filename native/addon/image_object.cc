@@ -17,10 +17,7 @@ namespace {
 constexpr napi_type_tag kImageTag = {0x8d6c3b0f5a1e4c77, 0xa24f9be01d7758c3};
 
 // See Handover.
-thread_local const std::shared_ptr<const Image>* image_of_new = nullptr;
-
-// Reads by JavaScript are copies: one call may not ask for more than a Buffer's worth.
-constexpr uint64_t kLargestRead = uint64_t{1} << 30;
+thread_local const FrozenMemory* memory_of_new = nullptr;
 
 struct WrittenImage {
   ImageLayout layout;
@@ -71,32 +68,32 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor = DefineClass(
       env, "NativeImage",
       {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
-       tagged_accessor<ImageObject, &ImageObject::content_bytes, &kImageTag>("contentBytes"),
+       InstanceMethod<&ImageObject::measure>("measure"),
        InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::write>("write"), InstanceMethod<&ImageObject::close>("close")});
   Environment::of(env).image_class = Napi::Persistent(constructor);
 }
 
-Napi::Value ImageObject::wrap(Napi::Env env, const std::shared_ptr<const Image>& image) {
-  Handover handover(image_of_new, image);
+Napi::Value ImageObject::wrap(Napi::Env env, const FrozenMemory& memory) {
+  Handover handover(memory_of_new, memory);
   return Environment::of(env).image_class.New({});
 }
 
 ImageObject::ImageObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ImageObject>(info) {
   guard(info.Env(), [&] {
-    const auto* image = image_of_new;
-    if (image == nullptr) {
+    const auto* memory = memory_of_new;
+    if (memory == nullptr) {
       throw Error("ERR_INVALID_ARGUMENT", "images come from imageFromFiles and freeze only");
     }
-    image_ = *image;
+    memory_ = *memory;
     info.This().As<Napi::Object>().TypeTag(&kImageTag);
   });
 }
 
 const std::shared_ptr<const Image>& ImageObject::image() const {
-  if (image_ == nullptr) throw Error("ERR_CLOSED", "the image was closed");
-  return image_;
+  if (memory_.image == nullptr) throw Error("ERR_CLOSED", "the image was closed");
+  return memory_.image;
 }
 
 std::shared_ptr<const Image> image_of(Napi::Env, const Napi::Value& value) {
@@ -119,19 +116,21 @@ Napi::Value ImageObject::regions(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value ImageObject::content_bytes(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    return Napi::Number::New(info.Env(), static_cast<double>(kvmsnap::content_bytes(*image())));
+Napi::Value ImageObject::measure(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return start_background(
+        info.Env(), "kvmsnap-measure", info.Env().Undefined(),
+        [image = image()](WorkControl&) { return content_bytes(*image); },
+        [](Napi::Env env, uint64_t bytes) -> Napi::Value {
+          return Napi::Number::New(env, static_cast<double>(bytes));
+        });
   });
 }
 
 Napi::Value ImageObject::read(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     uint64_t gpa = to_address(info[0], "gpa");
-    uint64_t length = to_uint64(info[1], "length");
-    if (length > kLargestRead) {
-      throw Error("ERR_INVALID_ARGUMENT", "at most 1 GiB can be read at a time");
-    }
+    uint64_t length = to_copy_length(info[1], "length");
     auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), length);
     image()->read(gpa, {buffer.Data(), length});
     return buffer;
@@ -162,7 +161,7 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
         std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files), make_sha256);
     return start_background(
         info.Env(), "kvmsnap-write", options.Get("progress"),
-        [writer, durable](WorkControl& control) {
+        [writer, durable, views = memory_.views](WorkControl& control) {
           std::vector<WrittenPart> parts = writer->run(durable, control);
           return WrittenImage{writer->layout(), std::move(parts)};
         },
@@ -170,6 +169,6 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
   });
 }
 
-void ImageObject::close(const Napi::CallbackInfo&) { image_ = nullptr; }
+void ImageObject::close(const Napi::CallbackInfo&) { memory_ = {}; }
 
 }  // namespace kvmsnap

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "memory/image.h"
+#include "memory/guest_memory.h"
 #include "memory/image_writer.h"
 
 namespace kvmsnap {
@@ -13,7 +13,7 @@ namespace kvmsnap {
 class ImageObject final : public Napi::ObjectWrap<ImageObject> {
  public:
   static void define(Napi::Env env, Napi::Object exports);
-  static Napi::Value wrap(Napi::Env env, const std::shared_ptr<const Image>& image);
+  static Napi::Value wrap(Napi::Env env, const FrozenMemory& memory);
 
   explicit ImageObject(const Napi::CallbackInfo& info);
 
@@ -22,13 +22,13 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
 
  private:
   Napi::Value regions(const Napi::CallbackInfo& info);
-  Napi::Value content_bytes(const Napi::CallbackInfo& info);
+  Napi::Value measure(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value part_count(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
-  std::shared_ptr<const Image> image_;
+  FrozenMemory memory_;
 };
 
 /// A part's CRC-32Cs as a Uint32Array.

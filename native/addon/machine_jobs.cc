@@ -12,7 +12,6 @@ namespace kvmsnap {
 
 namespace {
 
-constexpr uint64_t kLargestRead = uint64_t{1} << 30;
 using Access = Machine::Access;
 
 Napi::Value bytes_to_js(Napi::Env env, const std::vector<uint8_t>& bytes) {
@@ -31,10 +30,7 @@ VcpuSection to_section(const Napi::Value& value) {
 Napi::Value MachineObject::read_memory(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     uint64_t gpa = to_address(info[0], "gpa");
-    uint64_t length = to_uint64(info[1], "length");
-    if (length > kLargestRead) {
-      throw Error("ERR_INVALID_ARGUMENT", "at most 1 GiB can be read at a time");
-    }
+    uint64_t length = to_copy_length(info[1], "length");
     auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), length);
     machine().memory().read(gpa, {buffer.Data(), length});
     return buffer;
@@ -107,7 +103,7 @@ Napi::Value MachineObject::clear_dirty_log(const Napi::CallbackInfo& info) {
 
 Napi::Value MachineObject::get_vcpu(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return standing_job(
+    return short_job(
         info.Env(), Access::Inspect,
         [vcpu = to_uint32(info[0], "vcpu"), section = to_section(info[1])](Machine& machine) {
           return machine.get_section(vcpu, section);
@@ -118,7 +114,7 @@ Napi::Value MachineObject::get_vcpu(const Napi::CallbackInfo& info) {
 
 Napi::Value MachineObject::set_vcpu(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return standing_job(
+    return short_job(
         info.Env(), Access::Change,
         [vcpu = to_uint32(info[0], "vcpu"), section = to_section(info[1]),
          bytes = to_bytes_copy(info[2], "bytes")](Machine& machine) {
@@ -136,7 +132,7 @@ Napi::Value MachineObject::get_msrs(const Napi::CallbackInfo& info) {
     }
     auto array = info[1].As<Napi::Uint32Array>();
     std::vector<uint32_t> indices(array.Data(), array.Data() + array.ElementLength());
-    return standing_job(
+    return short_job(
         info.Env(), Access::Inspect,
         [vcpu = to_uint32(info[0], "vcpu"), indices](Machine& machine) {
           return machine.get_msrs(vcpu, indices);
@@ -176,14 +172,14 @@ void MachineObject::answer_vcpu(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value MachineObject::save_state(const Napi::CallbackInfo& info) {
-  return standing_job(
+  return short_job(
       info.Env(), Access::Inspect, [](Machine& machine) { return machine.save_state(); },
       from_state);
 }
 
 Napi::Value MachineObject::load_state(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return standing_job(
+    return short_job(
         info.Env(), Access::Change,
         [state = to_state(info[0])](Machine& machine) { machine.load_state(state); }, undefined);
   });
@@ -199,7 +195,7 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
         [](Napi::Env env, const Frozen& frozen) -> Napi::Value {
           Napi::Object result = Napi::Object::New(env);
           result["state"] = from_state(env, frozen.state);
-          result["image"] = ImageObject::wrap(env, frozen.image);
+          result["image"] = ImageObject::wrap(env, frozen.memory);
           result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
           return result;
         });

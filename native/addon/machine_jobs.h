@@ -34,6 +34,24 @@ Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, 
 }
 
 template <typename Work, typename ToJs>
+Napi::Value MachineObject::short_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js) {
+  return guard(env, [&]() -> Napi::Value {
+    using Result = decltype(attempt([&] { return work(*machine_); }));
+    std::optional<Result> result;
+    auto here = attempt([&] {
+      return machine().try_standing(access,
+                                    [&] { result = attempt([&] { return work(*machine_); }); });
+    });
+    if (result || std::holds_alternative<Error>(here)) {
+      PendingPromise promise(env);
+      promise.settle(env, result ? *std::move(result) : Result(std::get<Error>(here)), to_js);
+      return promise.promise();
+    }
+    return standing_job(env, access, work, to_js);
+  });
+}
+
+template <typename Work, typename ToJs>
 Napi::Value MachineObject::standing_job(Napi::Env env, Machine::Access access, Work work,
                                         ToJs to_js) {
   return guard(env, [&] {

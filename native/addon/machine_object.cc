@@ -54,8 +54,6 @@ class JsMachineEvents final : public MachineEvents {
 
 void MachineObject::Owner::environment_ends() {
   ended = true;
-  // On the environment's thread for the last time: the owner may be freed on another.
-  events.Reset();
   machine->close([] {});
 }
 
@@ -95,48 +93,33 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
   Environment::of(env).machine_class = Napi::Persistent(constructor);
 }
 
+// A class's constructor takes JavaScript values only: what it is made of goes by parts_of_new.
+Napi::Object MachineObject::wrap(Napi::Env env, const Parts& parts, const Napi::Object& events) {
+  Handover handover(parts_of_new, parts);
+  Napi::Object object = Environment::of(env).machine_class.New({});
+  object.Set("events", events);
+  Unwrap(object)->update_references();
+  return object;
+}
+
 Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     MachineConfig config = config_of(env, info[0]);
     if (!info[2].IsUndefined()) config.image = image_of(env, info[2]);
     Napi::Object events = to_object(info[1], "events");
-    auto queue = JsQueue::create(env, "kvmsnap-machine");
+    Parts parts = {.owner = std::make_shared<Owner>(),
+                   .queue = JsQueue::create(env, "kvmsnap-machine"),
+                   .self = std::make_shared<MachineObject*>(nullptr)};
     PendingPromise promise(env);
-    auto self = std::make_shared<MachineObject*>(nullptr);
-    auto owner = std::make_shared<Owner>();
-    // Until there is an object to hold them.
-    owner->events = Napi::Persistent(events);
-    auto created = [=](const std::optional<Error>& failure) {
-      queue->post([=](Napi::Env task_env) {
-        Outcome<Nothing> outcome = Nothing{};
-        if (failure) outcome = *failure;
-        promise.settle(task_env, outcome, [&](Napi::Env) -> Napi::Value {
-          Parts parts{owner, queue, self};
-          Handover handover(parts_of_new, parts);
-          Napi::Object object = Environment::of(task_env).machine_class.New({});
-          object.Set("events", owner->events.Value());
-          Unwrap(object)->update_references();
-          return object;
-        });
-        owner->events.Reset();
-        if (!failure) return;
-        Environment::of(task_env).remove(owner.get());
-        queue->close();
-      });
-    };
-    try {
-      owner->machine = Machine::create(std::move(config),
-                                       std::make_unique<JsMachineEvents>(queue, self), created);
-      Environment::of(env).add(owner);
-    } catch (const std::exception& error) {
-      const auto* known = dynamic_cast<const Error*>(&error);
-      promise.settle(
-          env, Outcome<Nothing>(known != nullptr ? *known : Error("ERR_SYSTEM", error.what())),
-          undefined);
-      owner->events.Reset();
-      queue->close();
-    }
+    auto outcome = attempt([&] {
+      parts.owner->machine = Machine::create(
+          std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.self));
+      Environment::of(env).add(parts.owner);
+    });
+    if (std::holds_alternative<Error>(outcome)) parts.queue->close();
+    promise.settle(env, outcome,
+                   [&](Napi::Env) -> Napi::Value { return wrap(env, parts, events); });
     return promise.promise();
   });
 }

@@ -24,7 +24,6 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// Closes the machine when its environment ends: its threads would run on in the process.
   struct Owner final : EnvironmentUser {
     std::shared_ptr<Machine> machine;
-    Napi::ObjectReference events;
     bool ended = false;
     void environment_ends() override;
   };
@@ -37,6 +36,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
 
  private:
   friend class JsMachineEvents;
+
+  static Napi::Object wrap(Napi::Env env, const Parts& parts, const Napi::Object& events);
 
   Napi::Value status(const Napi::CallbackInfo& info);
   Napi::Value resume(const Napi::CallbackInfo& info);
@@ -79,7 +80,9 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
   template <typename Submit, typename Work, typename ToJs>
   Napi::Value promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js);
-  /// For a standing machine.
+  /// For a standing machine. A short one is done at once, on this thread, if it can be.
+  template <typename Work, typename ToJs>
+  Napi::Value short_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
   template <typename Work, typename ToJs>
   Napi::Value standing_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
 

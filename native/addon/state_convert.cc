@@ -111,7 +111,9 @@ MachineConfig to_config(const Napi::Value& value) {
   for (uint32_t i = 0; i < cpuid.Length(); i++) {
     config.cpuid.push_back(to_bytes_copy(cpuid.Get(i), "cpuid"));
   }
-  if (!object.Get("state").IsUndefined()) config.state = to_state(object.Get("state"));
+  if (!object.Get("state").IsUndefined()) {
+    config.state = std::make_shared<const MachineState>(to_state(object.Get("state")));
+  }
   return config;
 }
 

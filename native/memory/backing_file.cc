@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
+#include <thread>
 
 #include "kvm/error.h"
 
@@ -16,7 +18,7 @@ std::shared_ptr<BackingFile> BackingFile::create_memfd(const char* name, uint64_
   if (!fd) throw_system("memfd_create");
   if (::ftruncate(fd.get(), static_cast<off_t>(size)) < 0) throw_system("ftruncate");
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) throw_system("F_ADD_SEALS");
-  return std::shared_ptr<BackingFile>(new BackingFile(std::move(fd), size));
+  return std::shared_ptr<BackingFile>(new BackingFile(std::move(fd), size, true));
 }
 
 std::shared_ptr<BackingFile> BackingFile::duplicate(int fd) {
@@ -28,26 +30,50 @@ std::shared_ptr<BackingFile> BackingFile::duplicate(int fd) {
     throw Error("ERR_INVALID_ARGUMENT", "guest memory can only be mapped from a regular file");
   }
   return std::shared_ptr<BackingFile>(
-      new BackingFile(std::move(copy), static_cast<uint64_t>(info.st_size)));
+      new BackingFile(std::move(copy), static_cast<uint64_t>(info.st_size), false));
+}
+
+namespace {
+
+void unmap_elsewhere(const Mapping* view) {
+  std::shared_ptr<Mapping> mapping(const_cast<Mapping*>(view));
+  try {
+    std::thread([mapping = std::move(mapping)] {}).detach();
+  } catch (const std::system_error&) {
+    // No thread to be had: the closure was dropped, and so the memory unmapped, here.
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Mapping> BackingFile::view() const {
+  if (!ours_) return nullptr;
+  std::lock_guard lock(mutex_);
+  std::shared_ptr<const Mapping> view = view_.lock();
+  if (view == nullptr) {
+    view = std::make_shared<const Mapping>(size_, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd_.get());
+    view_ = view;
+  }
+  return view;
+}
+
+std::shared_ptr<const Mapping> BackingFile::lend_view(Mapping mapping) const {
+  std::shared_ptr<const Mapping> view(new Mapping(std::move(mapping)), unmap_elsewhere);
+  std::lock_guard lock(mutex_);
+  view_ = view;
+  return view;
 }
 
 void BackingFile::seal() const {
   if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0) throw_system("F_ADD_SEALS");
 }
 
-bool BackingFile::next_data(uint64_t offset, uint64_t end, uint64_t* start, uint64_t* stop) const {
-  if (offset >= end) return false;
+std::optional<uint64_t> BackingFile::next_data(uint64_t offset, uint64_t end) const {
+  if (offset >= end) return std::nullopt;
   off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
-  if (data < 0) {
-    if (errno == ENXIO) return false;
-    throw_system("lseek");
-  }
-  if (static_cast<uint64_t>(data) >= end) return false;
-  off_t hole = ::lseek(fd_.get(), data, SEEK_HOLE);
-  if (hole < 0) throw_system("lseek");
-  *start = static_cast<uint64_t>(data);
-  *stop = std::min(static_cast<uint64_t>(hole), end);
-  return true;
+  if (data < 0 && errno != ENXIO) throw_system("lseek");
+  if (data < 0 || static_cast<uint64_t>(data) >= end) return std::nullopt;
+  return static_cast<uint64_t>(data);
 }
 
 }  // namespace kvmsnap

@@ -89,11 +89,17 @@ void GuestMemory::write(uint64_t gpa, std::span<const uint8_t> bytes) {
   }
 }
 
-std::shared_ptr<const Image> GuestMemory::freeze() {
+FrozenMemory GuestMemory::freeze() {
   std::unique_lock lock(mutex_);
+  FrozenMemory memory;
   std::vector<std::shared_ptr<const Image>> images;
-  for (const auto& region : regions_) images.push_back(region->freeze());
-  return images.size() == 1 ? images[0] : Image::joined(images);
+  for (const auto& region : regions_) {
+    FrozenRegion frozen = region->freeze();
+    images.push_back(std::move(frozen.image));
+    if (frozen.view != nullptr) memory.views.push_back(std::move(frozen.view));
+  }
+  memory.image = images.size() == 1 ? images[0] : Image::joined(images);
+  return memory;
 }
 
 void GuestMemory::take_host_writes(uint32_t slot, std::span<uint64_t> bitmap) {

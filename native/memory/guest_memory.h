@@ -11,6 +11,12 @@
 
 namespace kvmsnap {
 
+struct FrozenMemory {
+  std::shared_ptr<const Image> image;
+  /// See FrozenRegion.
+  std::vector<std::shared_ptr<const Mapping>> views;
+};
+
 /// Thread-safe. Copies may run beside each other; changing what is mapped waits for them.
 class GuestMemory {
  public:
@@ -35,7 +41,7 @@ class GuestMemory {
   void write(uint64_t gpa, std::span<const uint8_t> bytes);
 
   /// See Region::freeze. No vCPU may be running.
-  std::shared_ptr<const Image> freeze();
+  FrozenMemory freeze();
 
   /// See Region::take_host_writes.
   void take_host_writes(uint32_t slot, std::span<uint64_t> bitmap);

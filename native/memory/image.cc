@@ -176,6 +176,16 @@ void Image::read(uint64_t gpa, std::span<uint8_t> bytes) const {
   std::memset(bytes.data() + (done - gpa), 0, end - done);
 }
 
+std::span<const uint8_t> Image::look(uint64_t gpa, uint64_t size,
+                                     std::shared_ptr<const Mapping>& held) const {
+  auto extent = extent_after(gpa);
+  if (extent == extents_.end() || extent->gpa > gpa) return {};
+  held = files_[extent->file]->view();
+  if (held == nullptr) return {};
+  return {held->get() + extent->offset + (gpa - extent->gpa),
+          std::min(size, extent->end() - gpa)};
+}
+
 void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
   uint64_t end = gpa + size;
   uint64_t done = gpa;
@@ -190,22 +200,25 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
 }
 
-const std::vector<GpaRange>& Image::data_ranges() const {
-  std::call_once(data_found_, [this] { data_ranges_ = find_data_ranges(); });
-  return data_ranges_;
+const std::vector<GpaRange>& Image::content() const {
+  std::call_once(content_found_, [this] { content_ = find_content(); });
+  return content_;
 }
 
-std::vector<GpaRange> Image::find_data_ranges() const {
-  std::vector<GpaRange> ranges;
+std::vector<GpaRange> Image::find_content() const {
+  std::vector<GpaRange> granules;
   for (const Extent& extent : extents_) {
     const BackingFile& file = *files_[extent.file];
     uint64_t file_end = extent.offset + extent.length;
-    uint64_t start, stop;
-    for (uint64_t at = extent.offset; file.next_data(at, file_end, &start, &stop); at = stop) {
-      ranges.push_back({extent.gpa + (start - extent.offset), stop - start});
+    for (uint64_t at = extent.offset; auto data = file.next_data(at, file_end);) {
+      uint64_t granule = (extent.gpa + (*data - extent.offset)) / kGranule * kGranule;
+      uint64_t start = std::max(granule, extent.gpa);
+      uint64_t end = std::min(granule + kGranule, extent.end());
+      granules.push_back({start, end - start});
+      at = extent.offset + (end - extent.gpa);
     }
   }
-  return ranges;
+  return granules;
 }
 
 }  // namespace kvmsnap

@@ -11,6 +11,10 @@
 
 namespace kvmsnap {
 
+/// Bytes of guest memory that are stored or left out as a whole, so that a restore maps few, large
+/// extents. Aligned to guest addresses.
+constexpr uint64_t kGranule = 2 << 20;
+
 /// `length` bytes of guest memory at `gpa` are those at `offset` of file number `file`.
 struct Extent {
   uint32_t file = 0;
@@ -52,24 +56,29 @@ class Image {
   /// Throws ERR_GUEST_ADDRESS outside the regions.
   void read(uint64_t gpa, std::span<uint8_t> bytes) const;
 
+  /// The longest piece of [gpa, gpa + size) that lies in one piece in this process's memory, from
+  /// `gpa` on, in a view that is `held` until the next call. Empty when there is none: `read` it.
+  std::span<const uint8_t> look(uint64_t gpa, uint64_t size,
+                                std::shared_ptr<const Mapping>& held) const;
+
   /// Maps [gpa, gpa + size) copy-on-write over the host addresses at `host`, which must be
   /// reserved. One mmap for each extent and each gap. No page is read.
   void map(uint64_t gpa, uint64_t size, uint8_t* host) const;
 
-  /// The ranges that may have content: extents less the holes of their files. Found once, which
-  /// takes some 10 ms a GiB of memory in 4 KiB pages.
-  const std::vector<GpaRange>& data_ranges() const;
+  /// The granules that may have content, each cut at the borders of extents: those in which a file
+  /// has data. Ordered by gpa. Found once, by a system call for each.
+  const std::vector<GpaRange>& content() const;
 
  private:
   /// The first extent that ends after `gpa`.
   std::vector<Extent>::const_iterator extent_after(uint64_t gpa) const;
-  std::vector<GpaRange> find_data_ranges() const;
+  std::vector<GpaRange> find_content() const;
 
   std::vector<GpaRange> regions_;
   std::vector<std::shared_ptr<const BackingFile>> files_;
   std::vector<Extent> extents_;
-  mutable std::once_flag data_found_;
-  mutable std::vector<GpaRange> data_ranges_;
+  mutable std::once_flag content_found_;
+  mutable std::vector<GpaRange> content_;
 };
 
 }  // namespace kvmsnap

@@ -6,13 +6,13 @@ namespace kvmsnap {
 
 namespace {
 
-// The granules with content, as merged ranges cut at region borders. Granules are aligned to guest
-// addresses; a region that starts or ends inside one has a short granule there.
+// The granules with content, merged and whole again: an extent may begin and end inside one. A region
+// that begins or ends inside one has a short granule there.
 std::vector<GpaRange> content_ranges(const Image& image) {
   std::vector<GpaRange> ranges;
   const auto& regions = image.regions();
   size_t region = 0;
-  for (const GpaRange& data : image.data_ranges()) {
+  for (const GpaRange& data : image.content()) {
     while (data.gpa >= regions[region].end()) region++;
     uint64_t start = std::max(data.gpa / kGranule * kGranule, regions[region].gpa);
     uint64_t end =

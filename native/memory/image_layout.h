@@ -8,9 +8,6 @@
 
 namespace kvmsnap {
 
-/// Content is stored in whole granules of guest memory, so that a restore maps few, large extents.
-constexpr uint64_t kGranule = 2 << 20;
-
 struct ImageLayout {
   /// Bytes of each part.
   std::vector<uint64_t> part_sizes;

@@ -67,17 +67,15 @@ class ImageWriter::Part {
   Digest& digest() { return *digest_; }
   std::span<const uint8_t> step() const { return step_; }
 
-  // Reads the next step.
+  // Reads the next step, or looks at it where it is.
   void read() {
-    std::span<uint8_t> bytes(buffer_.data(), std::min(kStep, size_ - offset_));
-    for (size_t filled = 0; filled < bytes.size();) {
-      uint64_t inside = offset_ + filled - extent_->offset;
-      size_t length = std::min<uint64_t>(bytes.size() - filled, extent_->length - inside);
-      writer_.image_->read(extent_->gpa + inside, bytes.subspan(filled, length));
-      filled += length;
-      if (inside + length == extent_->length) ++extent_;
+    uint64_t length = std::min(kStep, size_ - offset_);
+    uint64_t gpa = extent_->gpa + (offset_ - extent_->offset);
+    step_ = writer_.image_->look(gpa, std::min(length, extent_->end() - gpa), view_);
+    if (step_.size() < length) copy(length);
+    while (extent_->file == number_ && extent_->offset + extent_->length <= offset_ + length) {
+      if (++extent_ == writer_.layout_.extents.end()) break;
     }
-    step_ = bytes;
     if (offset_ % kChunk == 0) written_.crc32c.push_back(0);
     written_.crc32c.back() = crc32c(step_, written_.crc32c.back());
   }
@@ -97,6 +95,18 @@ class ImageWriter::Part {
   }
 
  private:
+  void copy(uint64_t length) {
+    std::span<uint8_t> bytes(buffer_.data(), length);
+    auto extent = extent_;
+    for (size_t filled = 0; filled < length; ++extent) {
+      uint64_t inside = offset_ + filled - extent->offset;
+      size_t piece = std::min<uint64_t>(length - filled, extent->length - inside);
+      writer_.image_->read(extent->gpa + inside, bytes.subspan(filled, piece));
+      filled += piece;
+    }
+    step_ = bytes;
+  }
+
   const ImageWriter& writer_;
   size_t number_;
   int fd_;
@@ -106,6 +116,7 @@ class ImageWriter::Part {
   std::unique_ptr<Digest> digest_;
   std::vector<uint8_t> buffer_;
   std::span<const uint8_t> step_;
+  std::shared_ptr<const Mapping> view_;
   WrittenPart written_;
 };
 

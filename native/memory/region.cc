@@ -4,9 +4,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <system_error>
-#include <thread>
-
 #include "kvm/error.h"
 #include "kvm/uapi.h"
 #include "memory/file_io.h"
@@ -57,38 +54,34 @@ Region::Region(const RegionSpec& spec, const Image* image)
   cold_ = std::move(file);
 }
 
-std::shared_ptr<const Image> Region::freeze() {
-  return cold_ != nullptr ? freeze_cold() : freeze_private();
+FrozenRegion Region::freeze() {
+  if (cold_ != nullptr) return freeze_cold();
+  return {.image = freeze_private(), .view = nullptr};
 }
 
 // Mapping over populated memory tears its page tables down first, some 20 ms a GiB in 4 KiB pages,
-// and the guest stands still meanwhile. Moving them elsewhere costs a step for each 2 MiB instead;
-// they are torn down there while the guest runs. MREMAP_DONTUNMAP on shared mappings is Linux 5.13:
-// without it the caller's mmap does the work.
-void Region::move_pages_aside() {
+// and the guest stands still meanwhile. Moving them elsewhere costs a step for each 2 MiB instead.
+// MREMAP_DONTUNMAP on shared mappings is Linux 5.13: without it the caller's mmap does the work.
+Mapping Region::move_pages_aside() {
   void* aside = ::mremap(range_.get(), range_.size(), range_.size(),
                          MREMAP_MAYMOVE | MREMAP_DONTUNMAP, nullptr);
-  if (aside == MAP_FAILED) return;
-  Mapping moved = Mapping::adopt(aside, range_.size());
-  try {
-    std::thread([moved = std::move(moved)] {}).detach();
-  } catch (const std::system_error&) {
-    // No thread to be had: the closure was dropped, and so the memory unmapped, here.
-  }
+  return aside == MAP_FAILED ? Mapping() : Mapping::adopt(aside, range_.size());
 }
 
-std::shared_ptr<const Image> Region::freeze_cold() {
+FrozenRegion Region::freeze_cold() {
   std::vector<Extent> whole = {{.file = 0, .gpa = spec_.gpa, .length = spec_.size, .offset = 0}};
   auto image = std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
                                              std::vector{cold_}, std::move(whole));
   // What can fail comes before `cold_` is given up: until then the mapping is what it was, its page
   // tables aside. The seal leaves mappings that are writable already alone.
   cold_->seal();
-  move_pages_aside();
+  Mapping aside = move_pages_aside();
+  std::shared_ptr<const Mapping> view;
+  if (aside.get() != nullptr) view = cold_->lend_view(std::move(aside));
   image->map(spec_.gpa, spec_.size, range_.get());
   cold_ = nullptr;
   image_ = std::move(image);
-  return image_;
+  return {.image = image_, .view = std::move(view)};
 }
 
 std::shared_ptr<const Image> Region::freeze_private() {

@@ -14,6 +14,13 @@
 
 namespace kvmsnap {
 
+struct FrozenRegion {
+  std::shared_ptr<const Image> image;
+  /// The memory where it was mapped so far, its page tables in place: who reads the image soon reads
+  /// it here for nothing. To be dropped when read. May be null.
+  std::shared_ptr<const Mapping> view;
+};
+
 class Region {
  public:
   /// Zeros (a fresh memfd, mapped shared), or the part of `image` that covers it, copy-on-write.
@@ -26,9 +33,9 @@ class Region {
   /// Makes what it holds now immutable and goes on copy-on-write from there. The caller sees to it
   /// that nobody writes meanwhile. On an exception nothing has changed.
   ///
-  /// The first time nothing is copied: the memfd becomes the image. Later the pages written since
-  /// are copied, once, into a layer over it. What is left to tear down goes to a thread of its own.
-  std::shared_ptr<const Image> freeze();
+  /// The first time nothing is copied: the memfd becomes the image, and the old mapping its view.
+  /// Later the pages written since are copied, once, into a layer over it.
+  FrozenRegion freeze();
 
   /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
   /// whose file was cut short under us is an error, not a SIGBUS.
@@ -44,8 +51,8 @@ class Region {
   void forget_host_writes(size_t first_word, std::span<const uint64_t> bitmap);
 
  private:
-  void move_pages_aside();
-  std::shared_ptr<const Image> freeze_cold();
+  Mapping move_pages_aside();
+  FrozenRegion freeze_cold();
   std::shared_ptr<const Image> freeze_private();
 
   RegionSpec spec_;

@@ -4,16 +4,14 @@
 
 namespace kvmsnap {
 
-void Crew::launch(std::shared_ptr<void> owner, Job first, std::function<void()> last) {
-  std::thread leader([this, owner = std::move(owner), first = std::move(first),
-                      last = std::move(last)] { lead(first, last); });
+void Crew::launch(std::shared_ptr<void> owner, std::function<void()> last) {
+  std::thread leader([this, owner = std::move(owner), last = std::move(last)] { lead(last); });
   // It ends when the machine is closed, and takes the last reference with it.
   leader.detach();
 }
 
-void Crew::lead(const Job& first, const std::function<void()>& last) {
+void Crew::lead(const std::function<void()>& last) {
   prepare_vcpu_thread();
-  first(false);
   serve(0);
   for (std::thread& helper : helpers_) helper.join();
   last();
@@ -26,13 +24,11 @@ void Crew::enlist(const std::vector<kvm_run*>& run_pages) {
   allowed_ = std::make_unique<std::atomic<bool>[]>(count);
   threads_.resize(count);
   inside_.resize(count);
-  threads_[0] = ::pthread_self();
   for (unsigned index = 1; index < count; index++) {
     helpers_.emplace_back([this, index] {
       prepare_vcpu_thread();
       serve(index);
     });
-    threads_[index] = helpers_.back().native_handle();
   }
   allowed_count_ = count;
 }
@@ -48,10 +44,13 @@ void Crew::refresh() {
     bool now = wanted(index);
     bool before = allowed_[index].exchange(now, std::memory_order_seq_cst);
     if (before && !now) revoked = true;
-    // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped.
-    if (!now && inside_[index]) kick(threads_[index], *run_pages_[index]);
+    // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped. One that
+    // is here is out of the guest, and asks before it enters again.
+    if (!now && inside_[index] && !::pthread_equal(threads_[index], ::pthread_self())) {
+      kick(threads_[index], *run_pages_[index]);
+    }
   }
-  // Before `enlist` there are no vCPUs, and the first job is making them.
+  // Before `enlist` there are no vCPUs.
   if (allowed_count_ > 0 && (revoked || dismissed_)) work_.wake_waiters();
   changed_.notify_all();
 }
@@ -66,6 +65,21 @@ void Crew::submit(Job job) {
     }
   }
   job(true);
+}
+
+bool Crew::begin_job() {
+  std::lock_guard lock(mutex_);
+  if (running_ || dismissed_ || job_in_progress_ || inside_count_ > 0 || !jobs_.empty()) {
+    return false;
+  }
+  job_in_progress_ = true;
+  return true;
+}
+
+void Crew::end_job() {
+  std::lock_guard lock(mutex_);
+  job_in_progress_ = false;
+  refresh();
 }
 
 void Crew::set_running(bool running, std::optional<unsigned> only) {
@@ -85,7 +99,8 @@ void Crew::serve(unsigned index) {
   std::unique_lock lock(mutex_);
   for (;;) {
     bool leads = index == 0;
-    if (leads && !jobs_.empty() && inside_count_ == 0) {
+    bool free = inside_count_ == 0 && !job_in_progress_;
+    if (leads && !jobs_.empty() && free) {
       Job job = std::move(jobs_.front());
       jobs_.pop_front();
       job_in_progress_ = true;
@@ -97,9 +112,10 @@ void Crew::serve(unsigned index) {
       lock.lock();
       job_in_progress_ = false;
       refresh();
-    } else if (dismissed_ && (!leads || (inside_count_ == 0 && jobs_.empty()))) {
+    } else if (dismissed_ && (!leads || (free && jobs_.empty()))) {
       return;
     } else if (wanted(index)) {
+      threads_[index] = ::pthread_self();
       inside_[index] = true;
       inside_count_++;
       allowed_[index].store(true, std::memory_order_seq_cst);

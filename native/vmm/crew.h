@@ -2,7 +2,9 @@
 //
 // Whatever needs the machine to stand still is a job. Jobs run one after the other on the thread of
 // vCPU 0, the leader, once every vCPU is parked; vCPUs that were running go on afterwards. So no
-// further thread is needed, JavaScript never waits, and a snapshot's pause has one hop.
+// further thread is needed, JavaScript never waits, and a snapshot's pause has one hop. A short job
+// for a machine that stands anyway may be done by the caller itself (`try_job`): two changes of
+// thread cost more than most such jobs.
 #pragma once
 
 #include <pthread.h>
@@ -38,13 +40,24 @@ class Crew {
 
   explicit Crew(CrewWork& work) : work_(work) {}
 
-  /// Starts the leader, which first runs `first` and, once dismissed and alone, `last`. `owner`
-  /// keeps the machine alive until then.
-  void launch(std::shared_ptr<void> owner, Job first, std::function<void()> last);
-  /// Called by the first job: starts the threads of the other vCPUs.
+  /// Starts the leader, which runs `last` once it is dismissed and alone. `owner` keeps the machine
+  /// alive until then.
+  void launch(std::shared_ptr<void> owner, std::function<void()> last);
+  /// Called once the vCPUs are there, before anything else: starts the threads of the others.
   void enlist(const std::vector<kvm_run*>& run_pages);
 
   void submit(Job job);
+  /// Does `work` here and now if no vCPU runs or is to run and no other job waits. False: it was not
+  /// done. What `work` throws comes through.
+  template <typename Work>
+  bool try_job(const Work& work) {
+    if (!begin_job()) return false;
+    struct End {
+      Crew& crew;
+      ~End() { crew.end_job(); }
+    } end{*this};
+    return work();
+  }
   /// Lets vCPUs run, all or only one, whenever no job waits.
   void set_running(bool running, std::optional<unsigned> only = std::nullopt);
   /// Whether vCPU `index` may go on in the guest. Cheap: asked before every KVM_RUN.
@@ -56,7 +69,9 @@ class Crew {
   bool dismissed() const { return dismissed_.load(std::memory_order_seq_cst); }
 
  private:
-  void lead(const Job& first, const std::function<void()>& last);
+  bool begin_job();
+  void end_job();
+  void lead(const std::function<void()>& last);
   void serve(unsigned index);
   /// Both with `mutex_` held.
   bool wanted(unsigned index) const;

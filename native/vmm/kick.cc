@@ -1,7 +1,5 @@
 #include "vmm/kick.h"
 
-#include <signal.h>
-
 #include <atomic>
 #include <mutex>
 
@@ -53,6 +51,14 @@ void kick(pthread_t thread, kvm_run& run) {
 void clear_kick(kvm_run& run) { set_immediate_exit(run, 0); }
 
 void kick_self(kvm_run& run) { set_immediate_exit(run, 1); }
+
+BlockedSignals::BlockedSignals() {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+}
+
+BlockedSignals::~BlockedSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 PendingKick::PendingKick() {
   sigset_t kicks;

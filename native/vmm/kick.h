@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "kvm/uapi.h"
 
@@ -22,6 +23,18 @@ void clear_kick(kvm_run& run);
 
 /// Makes the calling thread's next KVM_RUN return EINTR.
 void kick_self(kvm_run& run);
+
+/// Blocks every signal on the calling thread while it lives.
+class BlockedSignals {
+ public:
+  BlockedSignals();
+  ~BlockedSignals();
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 /// Leaves a kick pending but blocked on the calling thread while it lives. A KVM_RUN that unblocks
 /// signals then goes all the way to the guest's door, doing what KVM does on entry, and returns

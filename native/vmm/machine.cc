@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kvm/error.h"
+#include "vmm/kick.h"
 
 namespace kvmsnap {
 
@@ -15,6 +16,11 @@ constexpr uint64_t kIdentityMapAddress = 0xFFFBC000;
 constexpr uint64_t kTssAddress = 0xFFFBD000;
 
 constexpr uint64_t k4GiB = uint64_t{4} << 30;
+
+MachineConfig checked(MachineConfig config) {
+  if (config.cpuid.empty()) throw Error("ERR_INVALID_ARGUMENT", "a machine has at least one vCPU");
+  return config;
+}
 
 }  // namespace
 
@@ -37,30 +43,26 @@ const char* status_name(Status status) {
 }
 
 Machine::Machine(MachineConfig config, std::unique_ptr<MachineEvents> events)
-    : config_(std::move(config)),
+    : config_(checked(std::move(config))),
       events_(std::move(events)),
       serial_output_([this] { events_->output(Stream::Serial); }),
       debug_output_([this] { events_->output(Stream::Debug); }),
       crew_(*this) {}
 
 std::shared_ptr<Machine> Machine::create(MachineConfig config,
-                                         std::unique_ptr<MachineEvents> events,
-                                         std::function<void(std::optional<Error>)> created) {
-  if (config.cpuid.empty()) throw Error("ERR_INVALID_ARGUMENT", "a machine has at least one vCPU");
+                                         std::unique_ptr<MachineEvents> events) {
   std::shared_ptr<Machine> machine(new Machine(std::move(config), std::move(events)));
-  auto build = [self = machine.get(), created = std::move(created)](bool) {
-    std::optional<Error> failure;
-    try {
-      self->build();
-    } catch (const Error& error) {
-      failure = error;
-    } catch (const std::exception& error) {
-      failure = Error("ERR_SYSTEM", error.what());
-    }
-    if (failure) self->crew_.dismiss();
-    created(std::move(failure));
-  };
-  machine->crew_.launch(machine, build, [self = machine.get()] { self->destroy(); });
+  // KVM_CREATE_VM fails with EINTR when a signal comes. The leader inherits the mask, until it sets
+  // its own.
+  BlockedSignals blocked;
+  // Before the building, so that the thread comes up beside it.
+  machine->crew_.launch(machine, [self = machine.get()] { self->destroy(); });
+  try {
+    machine->build();
+  } catch (...) {
+    machine->crew_.dismiss();
+    throw;
+  }
   return machine;
 }
 
@@ -85,8 +87,9 @@ void Machine::build() {
   }
   std::vector<kvm_run*> run_pages;
   for (size_t index = 0; index < config_.cpuid.size(); index++) {
-    vcpus_.push_back(std::make_unique<Vcpu>(vm_.create_vcpu(static_cast<uint32_t>(index)),
-                                            config_.irqchip, config_.cpuid[index]));
+    uint32_t number = static_cast<uint32_t>(index);
+    vcpus_.push_back(std::make_unique<Vcpu>(vm_.create_vcpu(number), number, config_.irqchip,
+                                            config_.cpuid[index]));
     run_pages.push_back(&vcpus_.back()->fd().run());
   }
   devices_ = std::make_unique<DeviceSet>(
@@ -98,6 +101,8 @@ void Machine::build() {
     config_.state.reset();
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;
+  } else {
+    for (auto& cpu : vcpus_) cpu->registers().note_timer();
   }
   crew_.enlist(run_pages);
 }
@@ -219,16 +224,28 @@ void Machine::submit(Crew::Job job) {
   crew_.submit(std::move(job));
 }
 
-void Machine::submit_standing(Access access, Crew::Job job) {
-  {
-    std::lock_guard lock(mutex_);
-    if (access == Access::Inspect) {
-      require({Status::Created, Status::Paused, Status::Stopped, Status::Poisoned}, "the call");
-    } else {
-      require({Status::Created, Status::Paused, Status::Stopped}, "the call");
-    }
+void Machine::require_standing(Access access) const {
+  std::lock_guard lock(mutex_);
+  if (access == Access::Inspect) {
+    require({Status::Created, Status::Paused, Status::Stopped, Status::Poisoned}, "the call");
+  } else {
+    require({Status::Created, Status::Paused, Status::Stopped}, "the call");
   }
+}
+
+void Machine::submit_standing(Access access, Crew::Job job) {
+  require_standing(access);
   crew_.submit(std::move(job));
+}
+
+bool Machine::try_standing(Access access, const std::function<void()>& work) {
+  require_standing(access);
+  BlockedSignals blocked;
+  return crew_.try_job([&] {
+    if (!at_rest()) return false;
+    work();
+    return true;
+  });
 }
 
 std::vector<uint8_t> Machine::take_output(Stream stream) {

@@ -36,7 +36,7 @@ struct MachineConfig {
   /// Memory to start with, copy-on-write; else zeros.
   std::shared_ptr<const Image> image;
   /// State to start with; else what KVM gives a new vCPU.
-  std::optional<MachineState> state;
+  std::shared_ptr<const MachineState> state;
 };
 
 /// Why a machine stopped by itself or was poisoned.
@@ -64,7 +64,7 @@ class MachineEvents {
 /// Memory and state of one instant.
 struct Frozen {
   MachineState state;
-  std::shared_ptr<const Image> image;
+  FrozenMemory memory;
   /// How long the guest stood still: 0 if it was not running.
   std::chrono::nanoseconds pause{0};
 };
@@ -75,10 +75,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
                       private CrewWork,
                       private StopSink {
  public:
-  /// Returns at once; `created` is called on the machine's leader thread, with an error or without.
+  /// Built on the caller's thread, which blocks signals meanwhile.
   static std::shared_ptr<Machine> create(MachineConfig config,
-                                         std::unique_ptr<MachineEvents> events,
-                                         std::function<void(std::optional<Error>)> created);
+                                         std::unique_ptr<MachineEvents> events);
   ~Machine() override = default;
 
   Status status() const;
@@ -98,6 +97,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// machine, to find out what became of it.
   enum class Access : uint8_t { Inspect, Change };
   void submit_standing(Access access, Crew::Job job);
+  /// Does short work of that kind at once, on the caller's thread, if the machine stands and nothing
+  /// else goes on. False: submit it. What `work` throws comes through.
+  bool try_standing(Access access, const std::function<void()>& work);
   /// Runs one vCPU until its next exit. `done` gets it, or an error.
   using SoloDone = std::function<void(std::variant<OwnedExit, Error>)>;
   void run_solo(unsigned vcpu, bool dispatch, bool single_step, SoloDone done);
@@ -150,6 +152,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   Vcpu& vcpu(unsigned index);
   /// With `mutex_` held: throws unless the status is one of `allowed`.
   void require(std::initializer_list<Status> allowed, const char* call) const;
+  void require_standing(Access access) const;
   void require_open() const;
   /// A run that was paused still has its exit to deliver. `mutex_` is held.
   void require_no_solo(const char* call) const;
@@ -180,6 +183,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
   void finish_solo(std::variant<OwnedExit, Error> result);
+  /// Whether nothing is left for KVM_RUN to finish. In a job.
+  bool at_rest() const;
   bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
   void inject_pending_timer(unsigned index);
   /// Settles every vCPU, and notes what its timer does.

@@ -2,6 +2,8 @@
 // jobs, so that no vCPU runs.
 #include "vmm/machine_state.h"
 
+#include <algorithm>
+
 #include "kvm/error.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
@@ -42,6 +44,12 @@ void Machine::inject_pending_timer(unsigned index) {
   cpu.incomplete = needs_completion(exit);
   handle_exit(index, exit);
   settle(index);
+}
+
+bool Machine::at_rest() const {
+  return std::all_of(vcpus_.begin(), vcpus_.end(), [](const auto& cpu) {
+    return !cpu->incomplete && cpu->registers().timer_noted();
+  });
 }
 
 void Machine::stand_all() {
@@ -108,7 +116,7 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   bool was_running = status() == Status::Running;
   Frozen frozen;
   frozen.state = save_state();
-  frozen.image = memory_.freeze();
+  frozen.memory = memory_.freeze();
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {
     finish_solo(own(InterruptedExit{}));

@@ -13,6 +13,8 @@ constexpr uint32_t kMsrTsc = 0x10;
 constexpr uint32_t kMsrTscDeadline = 0x6E0;
 constexpr uint32_t kMsrXss = 0xDA0;
 // Documentation/virt/kvm/x86/msr.rst.
+constexpr uint32_t kMsrKvmSystemTime = 0x12;
+constexpr uint32_t kMsrKvmSystemTimeNew = 0x4B564D01;
 constexpr uint32_t kMsrKvmAsyncPfEn = 0x4B564D02;
 constexpr uint32_t kMsrKvmPvEoiEn = 0x4B564D04;
 constexpr uint32_t kMsrKvmAsyncPfInt = 0x4B564D06;

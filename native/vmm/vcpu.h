@@ -31,8 +31,8 @@ bool is_read(const Exit& exit);
 
 class Vcpu {
  public:
-  Vcpu(VcpuFd fd, bool irqchip, std::vector<uint8_t> cpuid)
-      : fd_(std::move(fd)), registers_(fd_, irqchip, std::move(cpuid)) {}
+  Vcpu(VcpuFd fd, uint32_t index, bool irqchip, std::vector<uint8_t> cpuid)
+      : fd_(std::move(fd)), registers_(fd_, index, irqchip, std::move(cpuid)) {}
 
   const VcpuFd& fd() const { return fd_; }
   VcpuRegisters& registers() { return registers_; }

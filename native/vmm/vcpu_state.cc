@@ -75,6 +75,15 @@ std::vector<uint8_t> fit_xsave(std::span<const uint8_t> bytes) {
   return fitted;
 }
 
+// Without it KVM_KVMCLOCK_CTRL has nothing to tell.
+bool has_kvmclock(std::span<const uint8_t> msrs) {
+  std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(msrs, "msrs");
+  return std::any_of(entries.begin(), entries.end(), [](const kvm_msr_entry& entry) {
+    return (entry.index == kMsrKvmSystemTime || entry.index == kMsrKvmSystemTimeNew) &&
+           (entry.data & 1) != 0;
+  });
+}
+
 }  // namespace
 
 std::optional<VcpuSection> vcpu_section_by_name(std::string_view name) {
@@ -84,8 +93,9 @@ std::optional<VcpuSection> vcpu_section_by_name(std::string_view name) {
   return std::nullopt;
 }
 
-VcpuRegisters::VcpuRegisters(const VcpuFd& fd, bool irqchip, std::vector<uint8_t> cpuid)
-    : fd_(fd), irqchip_(irqchip) {
+VcpuRegisters::VcpuRegisters(const VcpuFd& fd, uint32_t index, bool irqchip,
+                             std::vector<uint8_t> cpuid)
+    : fd_(fd), index_(index), irqchip_(irqchip) {
   set_cpuid(cpuid);
 }
 
@@ -218,6 +228,13 @@ std::shared_ptr<const VcpuState> VcpuRegisters::state_when_new() const {
   return *latest;
 }
 
+// kvm_arch_vcpu_create: a vCPU other than the first waits for INIT and SIPI, if there is a LAPIC to
+// get them.
+kvm_mp_state VcpuRegisters::mp_state_when_new() const {
+  bool waits = irqchip_ && index_ != 0;
+  return {.mp_state = waits ? __u32{KVM_MP_STATE_UNINITIALIZED} : __u32{KVM_MP_STATE_RUNNABLE}};
+}
+
 void VcpuRegisters::load_new(const VcpuState& state) { load_over(state, state_when_new().get()); }
 
 void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) {
@@ -246,9 +263,9 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
   // After the LAPIC, which clears a pending interrupt when it is set.
   load_section(VcpuSection::VcpuEvents);
   // Last: it makes a halted or waiting vCPU what it was.
-  load_section(VcpuSection::MpState);
-  // Not an error for a guest without kvmclock.
-  fd_.kvmclock_ctrl();
+  bool waits = state[VcpuSection::MpState] != to_bytes(mp_state_when_new());
+  if (present == nullptr || waits) load_section(VcpuSection::MpState);
+  if (has_kvmclock(state[VcpuSection::Msrs])) fd_.kvmclock_ctrl();
   // KVM_SET_LAPIC has started the timer, with nothing pending.
   note_timer();
 }

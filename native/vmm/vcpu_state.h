@@ -53,7 +53,7 @@ std::optional<VcpuSection> vcpu_section_by_name(std::string_view name);
 class VcpuRegisters {
  public:
   /// `cpuid` is set at once: what other state KVM accepts depends on it.
-  VcpuRegisters(const VcpuFd& fd, bool irqchip, std::vector<uint8_t> cpuid);
+  VcpuRegisters(const VcpuFd& fd, uint32_t index, bool irqchip, std::vector<uint8_t> cpuid);
 
   std::vector<uint8_t> get(VcpuSection section) const;
   /// Throws ERR_INVALID_ARGUMENT for a wrong length, ERR_MSR naming the MSR that KVM refused.
@@ -79,10 +79,12 @@ class VcpuRegisters {
   /// `present`: what the vCPU has already, as far as known.
   void load_over(const VcpuState& state, const VcpuState* present);
   std::shared_ptr<const VcpuState> state_when_new() const;
+  kvm_mp_state mp_state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
   void set_msrs(std::span<const uint8_t> bytes);
 
   const VcpuFd& fd_;
+  uint32_t index_;
   bool irqchip_;
   /// What KVM has, so that setting the same again (KVM refuses it after the first run on some
   /// kernels) is left out.

@@ -67,7 +67,7 @@ TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on"
     std::vector<std::pair<std::shared_ptr<const Image>, Bytes>> frozen;
     for (int step = 0; step < 60; step++) {
       if (below(random, 6) == 0) {
-        frozen.emplace_back(memory.freeze(), model);
+        frozen.emplace_back(memory.freeze().image, model);
       } else {
         write_at_random(random, memory, model);
       }
@@ -81,7 +81,7 @@ TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on"
       Bytes twin_model = bytes;
       REQUIRE(read_all(twin) == bytes);
       for (int i = 0; i < 5; i++) write_at_random(random, twin, twin_model);
-      auto again = twin.freeze();
+      auto again = twin.freeze().image;
       write_at_random(random, twin, twin_model);
       REQUIRE(read_all(twin) == twin_model);
       REQUIRE(read_all(*image) == bytes);
@@ -98,7 +98,7 @@ TEST_CASE("guest memory: more scattered pages than are mapped anew") {
   Bytes model(kPages * kPageSize);
   std::vector<std::pair<std::shared_ptr<const Image>, Bytes>> frozen;
   for (int round = 0; round < 4; round++) {
-    frozen.emplace_back(memory.freeze(), model);
+    frozen.emplace_back(memory.freeze().image, model);
     for (uint64_t page = static_cast<uint64_t>(round); page < kPages; page += 3) {
       uint64_t value = random();
       memory.write(page * kPageSize, {reinterpret_cast<uint8_t*>(&value), sizeof value});

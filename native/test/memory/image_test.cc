@@ -61,9 +61,9 @@ Bytes map_all(const Image& image, uint64_t base = kBase, uint64_t size = kSize) 
   return {range.get(), range.get() + size};
 }
 
-void check_data_ranges(const Image& image, const Bytes& model) {
+void check_content(const Image& image, const Bytes& model) {
   Bytes outside = model;
-  for (const GpaRange& range : image.data_ranges()) {
+  for (const GpaRange& range : image.content()) {
     REQUIRE(range.gpa >= kBase);
     REQUIRE(range.end() <= kBase + kSize);
     std::fill_n(outside.begin() + static_cast<ptrdiff_t>(range.gpa - kBase), range.size, 0);
@@ -89,7 +89,7 @@ TEST_CASE("image: layers over layers read and map as the bytes that were laid do
       REQUIRE(read_all(*below_it) == before);
     }
     REQUIRE(map_all(*image) == model);
-    check_data_ranges(*image, model);
+    check_content(*image, model);
     // Any part of it, as it is and clipped.
     for (int i = 0; i < 20; i++) {
       uint64_t from = below(random, kSize), length = below(random, kSize - from + 1);

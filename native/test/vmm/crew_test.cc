@@ -45,15 +45,15 @@ class Rehearsal final : public CrewWork {
 
   static std::shared_ptr<Rehearsal> launch(unsigned count, bool dismiss_first = false) {
     auto self = std::make_shared<Rehearsal>(count);
-    self->crew_.launch(
-        self,
-        [bare = self.get(), dismiss_first](bool) {
-          if (dismiss_first) bare->crew_.dismiss();
-          std::vector<kvm_run*> pages;
-          for (kvm_run& page : bare->pages_) pages.push_back(&page);
-          bare->crew_.enlist(pages);
-        },
-        [bare = self.get()] { bare->ended_ = true; });
+    self->crew_.launch(self, [bare = self.get()] { bare->ended_ = true; });
+    // As when a machine could not be built.
+    if (dismiss_first) {
+      self->crew_.dismiss();
+      return self;
+    }
+    std::vector<kvm_run*> pages;
+    for (kvm_run& page : self->pages_) pages.push_back(&page);
+    self->crew_.enlist(pages);
     return self;
   }
 
@@ -185,7 +185,41 @@ TEST_CASE("crew: vCPUs that may run do, all or only one, also after a job") {
   REQUIRE_FALSE(rehearsal->lost());
 }
 
-TEST_CASE("crew: dismissed at any moment, even before it is whole") {
+TEST_CASE("crew: a caller's own job is done when all stand, refused when they do not") {
+  auto rehearsal = Rehearsal::launch(2);
+  Crew& crew = rehearsal->crew();
+  unsigned done = 0;
+  for (unsigned round = 0; round < 300; round++) {
+    crew.set_running(round % 2 == 0);
+    if (round % 4 == 3) crew.submit([](bool) {});
+    bool own = false;
+    auto attempt = [&] {
+      return crew.try_job([&] {
+        own = true;
+        REQUIRE(rehearsal->inside() == 0);
+        return true;
+      });
+    };
+    if (round % 2 == 0) {
+      REQUIRE_FALSE(attempt());
+      REQUIRE_FALSE(own);
+      // One that begins while the job is done waits for its end.
+      REQUIRE(eventually([&] { return rehearsal->inside() == 2; }));
+    } else {
+      REQUIRE(eventually(attempt));
+      done++;
+    }
+  }
+  REQUIRE(done == 150);
+  // Refused by the job itself, and the next one is not held up by that.
+  REQUIRE_FALSE(crew.try_job([] { return false; }));
+  REQUIRE(crew.try_job([] { return true; }));
+  crew.dismiss();
+  REQUIRE_FALSE(crew.try_job([] { return true; }));
+  REQUIRE(eventually([&] { return rehearsal->ended(); }));
+}
+
+TEST_CASE("crew: dismissed at any moment, even when it never became whole") {
   for (unsigned round = 0; round < 300; round++) {
     auto rehearsal = Rehearsal::launch(1 + round % 4, round % 7 == 0);
     std::atomic<unsigned> told = 0;

@@ -70,24 +70,14 @@ class Owner {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(entries.data());
     config.cpuid.assign(vcpus, {bytes, bytes + entries.size() * sizeof entries[0]});
     config.image = std::move(image);
-    config.state = std::move(state);
-    machine_ = Machine::create(std::move(config), std::make_unique<Listener>(heard_),
-                               [created = created_](std::optional<Error> failure) {
-                                 created->set_value(failure ? failure->code() : std::string());
-                               });
+    if (state) config.state = std::make_shared<const MachineState>(*std::move(state));
+    machine_ = Machine::create(std::move(config), std::make_unique<Listener>(heard_));
   }
   ~Owner() { close(); }
 
   Machine& operator*() { return *machine_; }
   Machine* operator->() { return machine_.get(); }
   Heard& heard() { return *heard_; }
-
-  Owner& ready() {
-    if (std::string code = created_->get_future().get(); !code.empty()) {
-      throw Error(code, "creation failed");
-    }
-    return *this;
-  }
 
   void close() {
     auto closed = std::make_shared<std::promise<void>>();
@@ -174,8 +164,6 @@ class Owner {
 
  private:
   std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
-  std::shared_ptr<std::promise<std::string>> created_ =
-      std::make_shared<std::promise<std::string>>();
   std::shared_ptr<Machine> machine_;
 };
 
@@ -194,7 +182,7 @@ TEST_CASE(
     "machine: counts, stands still when paused, goes on, and frozen images keep their instant") {
   for (unsigned vcpus : {1u, 2u}) {
     Owner owner(vcpus);
-    owner.ready().load(kTalk);
+    owner.load(kTalk);
     std::minstd_rand random(vcpus);
     owner->resume();
     REQUIRE(owner.counts());
@@ -212,9 +200,9 @@ TEST_CASE(
           Frozen frozen = owner.in_job([](Machine& machine) {
             return machine.freeze(std::chrono::steady_clock::now(), false);
           });
-          uint16_t instant = Owner::counter_of(*frozen.image);
+          uint16_t instant = Owner::counter_of(*frozen.memory.image);
           REQUIRE(owner.counts());
-          REQUIRE(Owner::counter_of(*frozen.image) == instant);
+          REQUIRE(Owner::counter_of(*frozen.memory.image) == instant);
           break;
         }
         case 2:
@@ -234,24 +222,23 @@ TEST_CASE(
 
 TEST_CASE("machine: a twin goes on where the frozen one was") {
   Owner owner;
-  owner.ready().load(kCount);
+  owner.load(kCount);
   owner->resume();
   REQUIRE(owner.counts());
   Frozen frozen = owner.in_job(
       [](Machine& machine) { return machine.freeze(std::chrono::steady_clock::now(), true); });
   REQUIRE(owner->status() == Status::Paused);
-  Owner twin(1, frozen.image, frozen.state);
-  twin.ready();
+  Owner twin(1, frozen.memory.image, frozen.state);
   REQUIRE(twin->status() == Status::Paused);
   REQUIRE(twin.counter() == owner.counter());
   twin->resume();
   REQUIRE(twin.counts());
-  REQUIRE(owner.counter() == Owner::counter_of(*frozen.image));
+  REQUIRE(owner.counter() == Owner::counter_of(*frozen.memory.image));
 }
 
 TEST_CASE("machine: output that nobody takes makes the guest wait, within bounds") {
   Owner owner;
-  owner.ready().load(kTalk);
+  owner.load(kTalk);
   owner->set_output_flow(Stream::Debug, false);
   owner->resume();
   uint16_t last = 0;
@@ -281,7 +268,7 @@ TEST_CASE("machine: killed or closed while it runs, while it waits for an answer
   for (unsigned round = 0; round < 60; round++) {
     INFO("round " << round);
     Owner owner(1 + round % 2);
-    owner.ready().load(round % 3 == 0 ? kAsk : kTalk);
+    owner.load(round % 3 == 0 ? kAsk : kTalk);
     if (round % 3 == 0) owner->claim_ports(0x80, 1);
     owner->resume();
     if (round % 3 == 0) REQUIRE(eventually([&] { return owner.heard().asked > 0; }));
@@ -301,7 +288,7 @@ TEST_CASE("machine: killed or closed while it runs, while it waits for an answer
 
 TEST_CASE("machine: answers from JavaScript's side, given at any time") {
   Owner owner;
-  owner.ready().load(kAsk);
+  owner.load(kAsk);
   owner->claim_ports(0x80, 1);
   owner->resume();
   unsigned answered = 0;
@@ -327,7 +314,7 @@ TEST_CASE("machine: answers from JavaScript's side, given at any time") {
 
 TEST_CASE("machine: a run by hand gives its exit once, and nothing runs over it") {
   Owner owner;
-  owner.ready().load(kAsk);
+  owner.load(kAsk);
   for (int round = 0; round < 40; round++) {
     INFO("round " << round);
     auto exit = std::make_shared<std::promise<bool>>();
@@ -366,7 +353,7 @@ TEST_CASE("machine: a run by hand gives its exit once, and nothing runs over it"
 
 TEST_CASE("machine: a state that KVM refuses half-way leaves the one that was there") {
   Owner owner;
-  owner.ready().load(kCount);
+  owner.load(kCount);
   MachineState before = owner.in_job([](Machine& machine) { return machine.save_state(); });
   MachineState bad = before;
   auto regs = Owner::as<kvm_regs>(bad.vcpus[0][VcpuSection::Regs]);
