@@ -68,8 +68,7 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor = DefineClass(
       env, "NativeImage",
       {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
-       InstanceMethod<&ImageObject::measure>("measure"),
-       InstanceMethod<&ImageObject::read>("read"),
+       InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::write>("write"), InstanceMethod<&ImageObject::close>("close")});
   Environment::of(env).image_class = Napi::Persistent(constructor);

@@ -28,8 +28,8 @@ class BackingFile {
   /// The whole file in this process's memory, mapped while somebody holds it. Null for a file that
   /// is not ours: when another process cut it short, a read would be a SIGBUS.
   std::shared_ptr<const Mapping> view() const;
-  /// `mapping` is one of the whole file, its pages in place, and becomes its view. It is unmapped on
-  /// a thread of its own: that takes 20 ms a GiB.
+  /// `mapping` is one of the whole file, its pages in place, and becomes its view. It is unmapped
+  /// on a thread of its own: that takes 20 ms a GiB.
   std::shared_ptr<const Mapping> lend_view(Mapping mapping) const;
 
   /// No new writable shared mapping and no write(2) from now on (F_SEAL_FUTURE_WRITE).

@@ -182,8 +182,7 @@ std::span<const uint8_t> Image::look(uint64_t gpa, uint64_t size,
   if (extent == extents_.end() || extent->gpa > gpa) return {};
   held = files_[extent->file]->view();
   if (held == nullptr) return {};
-  return {held->get() + extent->offset + (gpa - extent->gpa),
-          std::min(size, extent->end() - gpa)};
+  return {held->get() + extent->offset + (gpa - extent->gpa), std::min(size, extent->end() - gpa)};
 }
 
 void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {

@@ -6,8 +6,8 @@ namespace kvmsnap {
 
 namespace {
 
-// The granules with content, merged and whole again: an extent may begin and end inside one. A region
-// that begins or ends inside one has a short granule there.
+// The granules with content, merged and whole again: an extent may begin and end inside one. A
+// region that begins or ends inside one has a short granule there.
 std::vector<GpaRange> content_ranges(const Image& image) {
   std::vector<GpaRange> ranges;
   const auto& regions = image.regions();

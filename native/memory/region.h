@@ -16,8 +16,8 @@ namespace kvmsnap {
 
 struct FrozenRegion {
   std::shared_ptr<const Image> image;
-  /// The memory where it was mapped so far, its page tables in place: who reads the image soon reads
-  /// it here for nothing. To be dropped when read. May be null.
+  /// The memory where it was mapped so far, its page tables in place: who reads the image soon
+  /// reads it here for nothing. To be dropped when read. May be null.
   std::shared_ptr<const Mapping> view;
 };
 

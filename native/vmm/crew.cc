@@ -1,20 +1,15 @@
 #include "vmm/crew.h"
 
+#include <system_error>
+
+#include "kvm/error.h"
 #include "vmm/kick.h"
 
 namespace kvmsnap {
 
-void Crew::launch(std::shared_ptr<void> owner, std::function<void()> last) {
-  std::thread leader([this, owner = std::move(owner), last = std::move(last)] { lead(last); });
-  // It ends when the machine is closed, and takes the last reference with it.
-  leader.detach();
-}
-
-void Crew::lead(const std::function<void()>& last) {
-  prepare_vcpu_thread();
-  serve(0);
-  for (std::thread& helper : helpers_) helper.join();
-  last();
+void Crew::commission(std::shared_ptr<void> owner, std::function<void()> last) {
+  owner_ = std::move(owner);
+  last_ = std::move(last);
 }
 
 void Crew::enlist(const std::vector<kvm_run*>& run_pages) {
@@ -24,13 +19,39 @@ void Crew::enlist(const std::vector<kvm_run*>& run_pages) {
   allowed_ = std::make_unique<std::atomic<bool>[]>(count);
   threads_.resize(count);
   inside_.resize(count);
-  for (unsigned index = 1; index < count; index++) {
-    helpers_.emplace_back([this, index] {
-      prepare_vcpu_thread();
-      serve(index);
-    });
-  }
   allowed_count_ = count;
+}
+
+void Crew::start_threads() {
+  if (owner_ == nullptr) return;
+  try {
+    while (helpers_.size() + 1 < allowed_count_) {
+      unsigned index = static_cast<unsigned>(helpers_.size()) + 1;
+      helpers_.emplace_back([this, index] {
+        prepare_vcpu_thread();
+        serve(index);
+      });
+    }
+    // It ends when the machine is closed, and takes the last reference with it.
+    std::thread([this, owner = owner_, last = last_] { lead(last); }).detach();
+  } catch (const std::system_error& error) {
+    throw Error("ERR_SYSTEM", std::string("no thread for a vCPU: ") + error.what(),
+                "pthread_create", error.code().value());
+  }
+  owner_ = nullptr;
+  last_ = nullptr;
+}
+
+void Crew::muster() {
+  std::lock_guard lock(mutex_);
+  start_threads();
+}
+
+void Crew::lead(const std::function<void()>& last) {
+  prepare_vcpu_thread();
+  serve(0);
+  for (std::thread& helper : helpers_) helper.join();
+  last();
 }
 
 bool Crew::wanted(unsigned index) const {
@@ -44,8 +65,8 @@ void Crew::refresh() {
     bool now = wanted(index);
     bool before = allowed_[index].exchange(now, std::memory_order_seq_cst);
     if (before && !now) revoked = true;
-    // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped. One that
-    // is here is out of the guest, and asks before it enters again.
+    // `inside_` changes under the lock only, so the thread is alive and its kvm_run mapped. One
+    // that is here is out of the guest, and asks before it enters again.
     if (!now && inside_[index] && !::pthread_equal(threads_[index], ::pthread_self())) {
       kick(threads_[index], *run_pages_[index]);
     }
@@ -59,6 +80,7 @@ void Crew::submit(Job job) {
   {
     std::lock_guard lock(mutex_);
     if (!dismissed_) {
+      start_threads();
       jobs_.push_back(std::move(job));
       refresh();
       return;
@@ -90,8 +112,20 @@ void Crew::set_running(bool running, std::optional<unsigned> only) {
 }
 
 void Crew::dismiss() {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   dismissed_ = true;
+  try {
+    start_threads();
+  } catch (const Error&) {
+    // Without a leader nobody else is here, and what it would do is done here.
+    auto owner = std::move(owner_);
+    auto last = std::move(last_);
+    lock.unlock();
+    changed_.notify_all();
+    for (std::thread& helper : helpers_) helper.join();
+    last();
+    return;
+  }
   refresh();
 }
 

@@ -1,4 +1,5 @@
 // The threads of a machine: one for each vCPU, started parked, and the rendezvous between them.
+// They are made when there is something to do: a machine that only waits to be used has none.
 //
 // Whatever needs the machine to stand still is a job. Jobs run one after the other on the thread of
 // vCPU 0, the leader, once every vCPU is parked; vCPUs that were running go on afterwards. So no
@@ -40,15 +41,18 @@ class Crew {
 
   explicit Crew(CrewWork& work) : work_(work) {}
 
-  /// Starts the leader, which runs `last` once it is dismissed and alone. `owner` keeps the machine
-  /// alive until then.
-  void launch(std::shared_ptr<void> owner, std::function<void()> last);
-  /// Called once the vCPUs are there, before anything else: starts the threads of the others.
+  /// Before anything else. The leader runs `last` once it is dismissed and alone; `owner` keeps the
+  /// machine alive until then, so that every crew has to be dismissed.
+  void commission(std::shared_ptr<void> owner, std::function<void()> last);
+  /// Called once the vCPUs are there.
   void enlist(const std::vector<kvm_run*>& run_pages);
 
+  /// Starts the threads, unless they are there. Throws ERR_SYSTEM when none can be had, which after
+  /// this `submit` and `set_running` do not.
+  void muster();
   void submit(Job job);
-  /// Does `work` here and now if no vCPU runs or is to run and no other job waits. False: it was not
-  /// done. What `work` throws comes through.
+  /// Does `work` here and now if no vCPU runs or is to run and no other job waits. False: it was
+  /// not done. What `work` throws comes through.
   template <typename Work>
   bool try_job(const Work& work) {
     if (!begin_job()) return false;
@@ -71,6 +75,8 @@ class Crew {
  private:
   bool begin_job();
   void end_job();
+  /// With `mutex_` held.
+  void start_threads();
   void lead(const std::function<void()>& last);
   void serve(unsigned index);
   /// Both with `mutex_` held.
@@ -94,6 +100,9 @@ class Crew {
   std::vector<bool> inside_;
   unsigned inside_count_ = 0;
   std::vector<std::thread> helpers_;
+  /// Until the leader has been started, which takes them over.
+  std::shared_ptr<void> owner_;
+  std::function<void()> last_;
 };
 
 }  // namespace kvmsnap

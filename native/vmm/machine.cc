@@ -52,11 +52,9 @@ Machine::Machine(MachineConfig config, std::unique_ptr<MachineEvents> events)
 std::shared_ptr<Machine> Machine::create(MachineConfig config,
                                          std::unique_ptr<MachineEvents> events) {
   std::shared_ptr<Machine> machine(new Machine(std::move(config), std::move(events)));
-  // KVM_CREATE_VM fails with EINTR when a signal comes. The leader inherits the mask, until it sets
-  // its own.
+  // KVM_CREATE_VM fails with EINTR when a signal comes.
   BlockedSignals blocked;
-  // Before the building, so that the thread comes up beside it.
-  machine->crew_.launch(machine, [self = machine.get()] { self->destroy(); });
+  machine->crew_.commission(machine, [self = machine.get()] { self->destroy(); });
   try {
     machine->build();
   } catch (...) {
@@ -171,6 +169,7 @@ void Machine::resume() {
   if (status_ == Status::Running && !solo_) return;
   require({Status::Created, Status::Paused}, "resume");
   require_no_solo("resume");
+  crew_.muster();
   status_ = Status::Running;
   crew_.set_running(true);
 }

@@ -97,8 +97,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// machine, to find out what became of it.
   enum class Access : uint8_t { Inspect, Change };
   void submit_standing(Access access, Crew::Job job);
-  /// Does short work of that kind at once, on the caller's thread, if the machine stands and nothing
-  /// else goes on. False: submit it. What `work` throws comes through.
+  /// Does short work of that kind at once, on the caller's thread, if the machine stands and
+  /// nothing else goes on. False: submit it. What `work` throws comes through.
   bool try_standing(Access access, const std::function<void()>& work);
   /// Runs one vCPU until its next exit. `done` gets it, or an error.
   using SoloDone = std::function<void(std::variant<OwnedExit, Error>)>;

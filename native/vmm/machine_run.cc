@@ -265,6 +265,7 @@ void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone
     require_no_solo("running one vCPU");
     // Only now: the vCPUs of a machine that was closed are gone, or going.
     vcpu(index);
+    crew_.muster();
     status_ = Status::Running;
     solo_ = Solo{index, dispatch, std::move(done)};
   }

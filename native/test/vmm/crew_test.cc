@@ -45,7 +45,7 @@ class Rehearsal final : public CrewWork {
 
   static std::shared_ptr<Rehearsal> launch(unsigned count, bool dismiss_first = false) {
     auto self = std::make_shared<Rehearsal>(count);
-    self->crew_.launch(self, [bare = self.get()] { bare->ended_ = true; });
+    self->crew_.commission(self, [bare = self.get()] { bare->ended_ = true; });
     // As when a machine could not be built.
     if (dismiss_first) {
       self->crew_.dismiss();
@@ -54,6 +54,7 @@ class Rehearsal final : public CrewWork {
     std::vector<kvm_run*> pages;
     for (kvm_run& page : self->pages_) pages.push_back(&page);
     self->crew_.enlist(pages);
+    self->crew_.muster();
     return self;
   }
 
