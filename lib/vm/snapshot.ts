@@ -25,7 +25,13 @@ export interface RestoreOptions {
 interface Opened {
   loaded: LoadedSnapshot;
   image: NativeImage;
-  prepared?: NativePreparedMachine;
+  /** The usual machine, converted once; one with other options costs its own conversion. */
+  usual?: Prepared;
+}
+
+interface Prepared {
+  config: NativeMachineConfig;
+  machine: NativePreparedMachine;
 }
 
 /**
@@ -76,21 +82,9 @@ export class Snapshot implements Disposable {
     const opened = await this.#open();
     const { loaded, image } = opened;
     this.#requireCompatible(loaded, options.ignore ?? []);
-    const { machine } = loaded.config;
-    const config: NativeMachineConfig = {
-      regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
-      irqchip: machine.irqchip,
-      manualDirtyLog: options.manualDirtyLog ?? false,
-      devices: machine.devices,
-      cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
-      state: loaded.state,
-    };
-    // The usual machine is converted once; one that differs costs its own conversion.
-    opened.prepared ??= nativeBinding().prepareMachine({ ...config, manualDirtyLog: false });
-    const prepared = config.manualDirtyLog
-      ? nativeBinding().prepareMachine(config)
-      : opened.prepared;
-    const vm = await Vm.fromConfig(config, { machine: prepared, image });
+    opened.usual ??= prepare(loaded, false);
+    const { config, machine } = options.manualDirtyLog ? prepare(loaded, true) : opened.usual;
+    const vm = await Vm.fromConfig(config, { machine, image });
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);
@@ -136,6 +130,19 @@ export class Snapshot implements Disposable {
     requireCompatible(loaded, kvmHost(), { missingFeatures, ignore });
     this.#compatible = key;
   }
+}
+
+function prepare(loaded: LoadedSnapshot, manualDirtyLog: boolean): Prepared {
+  const { machine } = loaded.config;
+  const config: NativeMachineConfig = {
+    regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
+    irqchip: machine.irqchip,
+    manualDirtyLog,
+    devices: machine.devices,
+    cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
+    state: loaded.state,
+  };
+  return { config, machine: nativeBinding().prepareMachine(config) };
 }
 
 function openImage(loaded: LoadedSnapshot): Opened {

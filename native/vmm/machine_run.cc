@@ -118,7 +118,7 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           },
           [&](const DebugExit&) {
             // Nobody steps any more: the guest goes on at full speed.
-            if (!deliver_solo(index, exit, true)) vcpus_[index]->fd().set_guest_debug({});
+            if (!deliver_solo(index, exit, true)) vcpus_[index]->step(false);
           },
           [&](const ShutdownExit&) {
             // Before the exit is given, so that who gets it finds the machine stopped.
@@ -273,9 +273,7 @@ void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone
   crew_.submit([this, index, single_step](bool cancelled) {
     if (cancelled) return finish_solo(Error("ERR_CLOSED", "the machine was closed"));
     try {
-      kvm_guest_debug debug = {};
-      if (single_step) debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-      vcpus_[index]->fd().set_guest_debug(debug);
+      vcpus_[index]->step(single_step);
     } catch (const Error& error) {
       return fail(error);
     }

@@ -19,6 +19,14 @@ OwnedExit own(const Exit& exit) {
   return {exit, {data.begin(), data.end()}};
 }
 
+void Vcpu::step(bool single) {
+  if (single == steps_) return;
+  kvm_guest_debug debug = {};
+  if (single) debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+  fd_.set_guest_debug(debug);
+  steps_ = single;
+}
+
 std::optional<Vcpu::Answer> Vcpu::wait_for_answer(const std::function<void()>& ask,
                                                   const std::function<bool()>& give_up) {
   std::unique_lock lock(mutex_);

@@ -37,6 +37,9 @@ class Vcpu {
   const VcpuFd& fd() const { return fd_; }
   VcpuRegisters& registers() { return registers_; }
 
+  /// Whether KVM_RUN returns after one instruction.
+  void step(bool single);
+
   /// Waits for the answer to a claimed exit, or until `give_up()`: then there is none.
   using Answer = std::variant<std::vector<uint8_t>, Error>;
   std::optional<Answer> wait_for_answer(const std::function<void()>& ask,
@@ -55,6 +58,7 @@ class Vcpu {
  private:
   VcpuFd fd_;
   VcpuRegisters registers_;
+  bool steps_ = false;
   std::mutex mutex_;
   std::condition_variable answered_;
   bool waiting_ = false;

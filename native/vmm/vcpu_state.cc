@@ -154,7 +154,7 @@ void VcpuRegisters::set(VcpuSection section, std::span<const uint8_t> bytes) {
     case VcpuSection::Debugregs:
       return fd_.set_debugregs(to_struct<kvm_debugregs>(bytes, "debugregs"));
     case VcpuSection::Msrs:
-      return set_msrs(bytes);
+      return set_msrs(bytes, {});
     case VcpuSection::Lapic:
       if (!irqchip_) throw Error("ERR_STATE", "the machine has no in-kernel irqchip, so no LAPIC");
       return fd_.set_lapic(to_struct<kvm_lapic_state>(bytes, "lapic"));
@@ -173,8 +173,16 @@ void VcpuRegisters::set_cpuid(std::span<const uint8_t> bytes) {
   msr_traits_ = {.lapic = irqchip_, .xsaves = has_xsaves(entries)};
 }
 
-void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes) {
+void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present) {
   std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(bytes, "msrs");
+  std::vector<kvm_msr_entry> there = to_array<kvm_msr_entry>(present, "msrs");
+  std::erase_if(entries, [&](const kvm_msr_entry& entry) {
+    // The TSC is another by now.
+    return entry.index != kMsrTsc &&
+           std::any_of(there.begin(), there.end(), [&](const kvm_msr_entry& other) {
+             return other.index == entry.index && other.data == entry.data;
+           });
+  });
   size_t count = fd_.set_msrs(entries);
   if (count == entries.size()) return;
   const kvm_msr_entry& refused = entries[count];
@@ -222,6 +230,7 @@ std::shared_ptr<const VcpuState> VcpuRegisters::state_when_new() const {
     auto state = std::make_shared<VcpuState>();
     (*state)[VcpuSection::Cpuid2] = cpuid_;
     for (VcpuSection section : kOftenUntouched) (*state)[section] = get(section);
+    (*state)[VcpuSection::Msrs] = get(VcpuSection::Msrs);
     state->tsc_khz = fd_.tsc_khz();
     *latest = state;
   }
@@ -259,7 +268,8 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
   load_section(VcpuSection::Lapic);
   // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0
   // is a disarmed timer.
-  load_section(VcpuSection::Msrs);
+  set_msrs(state[VcpuSection::Msrs],
+           present != nullptr ? (*present)[VcpuSection::Msrs] : std::vector<uint8_t>());
   // After the LAPIC, which clears a pending interrupt when it is set.
   load_section(VcpuSection::VcpuEvents);
   // Last: it makes a halted or waiting vCPU what it was.

@@ -81,7 +81,8 @@ class VcpuRegisters {
   std::shared_ptr<const VcpuState> state_when_new() const;
   kvm_mp_state mp_state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
-  void set_msrs(std::span<const uint8_t> bytes);
+  /// Leaves out those that are in `present` with the same value.
+  void set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present);
 
   const VcpuFd& fd_;
   uint32_t index_;

@@ -44,6 +44,7 @@ export const GROUPS = [
     floorGroups: ['save', 'durable'],
     figures: [
       only({ name: 'save_full_page_cache', aim: 1.67 }),
+      only({ name: 'save_new_file' }),
       only({ name: 'save_full_durable' }),
     ],
   },
