@@ -91,6 +91,13 @@ export interface NativePreparedMachine {
   readonly [prepared]: true;
 }
 
+/** A machine's instant, from which others can be made. */
+export interface NativeFrozen {
+  machine: NativePreparedMachine;
+  image: NativeImage;
+  pauseUs: number;
+}
+
 export type MachineStatus = 'created' | 'running' | 'paused' | 'stopped' | 'poisoned' | 'closed';
 
 /** Why a machine stopped by itself, or was poisoned. */
@@ -128,8 +135,8 @@ export type NativeExit =
   | { kind: 'unsupported'; reason: number };
 
 export interface NativeEvents {
-  /** The machine stopped or was poisoned. Called once for each stop. */
-  stopped(stop: NativeStop): void;
+  /** The machine stopped or was poisoned, in its life number `life`. Called once for each stop. */
+  stopped(stop: NativeStop, life: number): void;
   /** Bytes the guest wrote to its serial port (`stream` 0) or to the debug port (1). */
   output(stream: 0 | 1, bytes: Uint8Array): void;
   /**
@@ -184,9 +191,12 @@ export interface NativeMachine {
    * Freezes memory and saves state at one instant, then goes on as before (or stays paused).
    * `pauseUs` is how long the guest stood still.
    */
-  freeze(
-    then: 'resume' | 'pause',
-  ): Promise<{ state: RawMachineState; image: NativeImage; pauseUs: number }>;
+  freeze(then: 'resume' | 'pause'): Promise<NativeFrozen>;
+  /**
+   * Any state but closed -> paused at that instant: memory, CPUs, devices. A running vCPU that waits for
+   * a JavaScript handler gets its answer first. Gives how often the machine was reset by now, its life.
+   */
+  reset(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
 
   // Devices.
   /**
@@ -244,6 +254,8 @@ export interface NativeImage {
     partSize: number,
     options: NativeImageWrite,
   ): { done: Promise<NativeImageWritten>; cancel(): void };
+  /** Another handle to the same image, to be closed by itself. */
+  share(): NativeImage;
   close(): void;
 }
 
@@ -266,6 +278,8 @@ export interface NativeBinding {
   host(): NativeHost;
   /** Converts a configuration once, for any number of machines. */
   prepareMachine(config: NativeMachineConfig): NativePreparedMachine;
+  /** The state in a prepared machine. */
+  preparedState(machine: NativePreparedMachine): RawMachineState;
   /** `image`: memory that the machine starts with, mapped copy-on-write; otherwise zeros. */
   createMachine(
     config: NativeMachineConfig | NativePreparedMachine,

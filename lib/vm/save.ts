@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { requireArgument } from '../errors.js';
 import { snapshotHostFacts } from '../host/host.js';
 import type { NativeMachine } from '../native/binding.js';
+import { nativeBinding } from '../native/load.js';
 import type { MachineDescription } from '../snapshot/config.js';
 import { storeError } from '../snapshot/failures.js';
 import { SnapshotStore } from '../snapshot/store.js';
@@ -98,7 +99,7 @@ export async function saveMachine(
         requires: { capabilities: requiredCapabilities(machine) },
         ...(options.annotations ? { annotations: options.annotations } : {}),
       },
-      state: frozen.state,
+      state: nativeBinding().preparedState(frozen.machine),
       memory: written,
       ...(signal ? { signal } : {}),
     });

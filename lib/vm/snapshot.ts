@@ -1,7 +1,7 @@
 /** A snapshot in a store, and machines made from it. */
 import { missingFeatures } from '../cpu/features.js';
 import { kvmHost } from '../host/host.js';
-import type { NativeImage, NativeMachineConfig, NativePreparedMachine } from '../native/binding.js';
+import type { NativeImage } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
 import type { SnapshotConfig } from '../snapshot/config.js';
@@ -9,6 +9,8 @@ import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
+import { type ForkOptions, type Forks, forkMany, forksOf } from './fork.js';
+import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
 import { Vm } from './vm.js';
 
@@ -26,19 +28,14 @@ interface Opened {
   loaded: LoadedSnapshot;
   image: NativeImage;
   /** The usual machine, converted once; one with other options costs its own conversion. */
-  usual?: Prepared;
-}
-
-interface Prepared {
-  config: NativeMachineConfig;
-  machine: NativePreparedMachine;
+  usual?: Point;
 }
 
 /**
  * A snapshot by its digest. What it needs of its files is read at the first use and kept until
  * {@link close}; machines made from it live on after that.
  */
-export class Snapshot implements Disposable {
+export class Snapshot implements HasPoint, Disposable {
   readonly store: SnapshotStore;
   /** `sha256:…` of its manifest: no other snapshot has it. */
   readonly digest: string;
@@ -80,16 +77,32 @@ export class Snapshot implements Disposable {
   async restore(options: RestoreOptions = {}): Promise<Vm> {
     throwIfAborted(options.signal);
     const opened = await this.#open();
-    const { loaded, image } = opened;
-    this.#requireCompatible(loaded, options.ignore ?? []);
-    opened.usual ??= prepare(loaded, false);
-    const { config, machine } = options.manualDirtyLog ? prepare(loaded, true) : opened.usual;
-    const vm = await Vm.fromConfig(config, { machine, image });
+    this.#requireCompatible(opened.loaded, options.ignore ?? []);
+    const vm = await Vm.fromPoint(
+      options.manualDirtyLog ? pointOf(opened, true) : usualPoint(opened),
+    );
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);
     }
     return vm;
+  }
+
+  /**
+   * The same, many times: see {@link Vm.fork}. `ERR_SNAPSHOT_INCOMPATIBLE` as with {@link restore}.
+   */
+  async fork<const Options extends number | ForkOptions = 1>(
+    options?: Options,
+  ): Promise<Forks<Vm, Options>> {
+    const wanted = (options ?? 1) as Options;
+    return forksOf(wanted, await forkMany(wanted, () => this.restore()));
+  }
+
+  /** @internal */
+  async point(): Promise<Point> {
+    const opened = await this.#open();
+    this.#requireCompatible(opened.loaded, []);
+    return usualPoint(opened);
   }
 
   /** Reads every byte and compares it with its checksums. `ERR_SNAPSHOT_CORRUPT`. */
@@ -132,17 +145,22 @@ export class Snapshot implements Disposable {
   }
 }
 
-function prepare(loaded: LoadedSnapshot, manualDirtyLog: boolean): Prepared {
-  const { machine } = loaded.config;
-  const config: NativeMachineConfig = {
+function usualPoint(opened: Opened): Point {
+  opened.usual ??= pointOf(opened, false);
+  return opened.usual;
+}
+
+function pointOf({ loaded, image }: Opened, manualDirtyLog: boolean): Point {
+  const { irqchip, devices } = loaded.config.machine;
+  const machine = nativeBinding().prepareMachine({
     regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
-    irqchip: machine.irqchip,
+    irqchip,
     manualDirtyLog,
-    devices: machine.devices,
+    devices,
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
-  };
-  return { config, machine: nativeBinding().prepareMachine(config) };
+  });
+  return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
 }
 
 function openImage(loaded: LoadedSnapshot): Opened {

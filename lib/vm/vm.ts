@@ -1,13 +1,10 @@
 /** A machine. */
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
-import type { KvmsnapError } from '../errors.js';
+import { KvmsnapError, requireArgument } from '../errors.js';
 import type {
   MachineStatus,
-  NativeImage,
   NativeMachine,
-  NativeMachineConfig,
-  NativePreparedMachine,
   NativeStop,
   RawMachineState,
 } from '../native/binding.js';
@@ -16,11 +13,15 @@ import type { MachineDescription } from '../snapshot/config.js';
 import { throwIfAborted } from './abort.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import { Console } from './console.js';
+import type { ForkOptions, Forks } from './fork.js';
 import { VmMemory } from './memory.js';
+import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
 import { OutputGate, OutputStream } from './output.js';
+import type { Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
+import { Stops } from './stops.js';
 import { Vcpu } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
@@ -37,27 +38,24 @@ export class Vm implements AsyncDisposable {
   readonly vcpus: readonly Vcpu[];
   readonly #native: NativeMachine;
   readonly #claims: Claims;
-  readonly #config: Pick<NativeMachineConfig, 'irqchip' | 'devices'>;
-  readonly #stopped: Promise<StopInfo>;
+  readonly #config: Point['config'];
+  readonly #stops: Stops;
   readonly #output: readonly [OutputGate, OutputGate];
   // Streams cost more than the rest of this object: made for those who use them.
   #console: Console | undefined;
   #debug: OutputStream | undefined;
   #closing: Promise<void> | undefined;
+  /** What it was made from, or last reset to. Its image is this machine's own handle. */
+  #origin: Point | undefined;
 
   /** @internal */
-  private constructor(
-    native: NativeMachine,
-    config: NativeMachineConfig,
-    events: MachineEvents,
-    stopped: Promise<StopInfo>,
-  ) {
+  private constructor(native: NativeMachine, config: Point['config'], events: MachineEvents) {
     this.#native = native;
-    this.#config = { irqchip: config.irqchip, devices: config.devices };
-    this.#stopped = stopped;
+    this.#config = config;
+    this.#stops = events.stops;
     const machine = () => this.#native;
     this.memory = new VmMemory(machine);
-    this.vcpus = config.cpuid.map((_, index) => new Vcpu(index, machine));
+    this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, machine));
     this.#claims = new Claims(machine);
     const setFlow = (stream: 0 | 1) => (flowing: boolean) => {
       if (native.status !== 'closed') native.setOutputFlow(stream, flowing);
@@ -74,7 +72,10 @@ export class Vm implements AsyncDisposable {
     throwIfAborted(options.signal);
     const { config, boot }: MachinePlan = await planMachine(options);
     throwIfAborted(options.signal);
-    const vm = await Vm.fromConfig(config);
+    const events = new MachineEvents();
+    const native = await nativeBinding().createMachine(config, events);
+    const { irqchip, devices } = config;
+    const vm = new Vm(native, { irqchip, devices, vcpus: config.cpuid.length }, events);
     try {
       throwIfAborted(options.signal);
       if (boot) await vm.#load(boot);
@@ -85,24 +86,13 @@ export class Vm implements AsyncDisposable {
     }
   }
 
-  /**
-   * @internal Makes a machine from what the addon takes. `prepared` is `config` after
-   * `prepareMachine`, and then goes with the `image`: `Snapshot.restore` comes here.
-   */
-  static async fromConfig(
-    config: NativeMachineConfig,
-    prepared?: { machine: NativePreparedMachine; image: NativeImage },
-  ): Promise<Vm> {
+  /** @internal A machine as it was at that instant, paused. */
+  static async fromPoint({ config, machine, image }: Point): Promise<Vm> {
     const events = new MachineEvents();
-    const stopped = new Promise<StopInfo>((resolve) => {
-      events.onStop = resolve;
-    });
-    const native = await nativeBinding().createMachine(
-      prepared?.machine ?? config,
-      events,
-      prepared?.image,
-    );
-    return new Vm(native, config, events, stopped);
+    const native = await nativeBinding().createMachine(machine, events, image);
+    const vm = new Vm(native, config, events);
+    vm.#origin = { config, machine, image: image.share() };
+    return vm;
   }
 
   /** Both ways of the serial port COM1. */
@@ -164,9 +154,12 @@ export class Vm implements AsyncDisposable {
     await this.close();
   }
 
-  /** Resolves when the guest stops the machine, or it is killed or fails; see {@link StopInfo}. */
+  /**
+   * Resolves when the guest stops the machine, or it is killed or fails; see {@link StopInfo}. After a
+   * {@link reset} it waits for the next stop.
+   */
   wait(): Promise<StopInfo> {
-    return this.#stopped;
+    return this.#stops.wait();
   }
 
   /** Whether the running machine keeps the process alive; it does at first. */
@@ -199,12 +192,63 @@ export class Vm implements AsyncDisposable {
   }
 
   /**
-   * Saves the whole machine into a store. A running guest stands still only while its memory is frozen
-   * and its state read (`snapshot.stats.pauseMs`); files are written while it runs on.
+   * Saves the whole machine, into a store or, without one, in memory. A running guest stands still only
+   * while its memory is frozen and its state read (`pauseMs`); files are written while it runs on.
    */
-  async snapshot(options: SnapshotOptions): Promise<Snapshot> {
+  async snapshot(options: SnapshotOptions): Promise<Snapshot>;
+  async snapshot(options?: { then?: 'resume' | 'pause' }): Promise<MemorySnapshot>;
+  async snapshot(
+    options: SnapshotOptions | { then?: 'resume' | 'pause'; store?: undefined } = {},
+  ): Promise<Snapshot | MemorySnapshot> {
+    if (options.store === undefined) {
+      const { then = 'resume' } = options;
+      requireArgument(
+        then === 'resume' || then === 'pause',
+        'then must be resume or pause: a snapshot in memory does not close its machine',
+      );
+      const { point, pauseMs } = await this.#freeze(then);
+      return new MemorySnapshot(point, pauseMs);
+    }
     const { store, digest, stats } = await saveMachine(this, this.#native, options);
     return new Snapshot(store, digest, options.tag, stats);
+  }
+
+  /**
+   * New machines, paused at this instant, that share all pages with this one until either writes them.
+   * A running machine goes on as soon as its memory is frozen; machines are made while it runs. They have
+   * its RAM, CPUs and devices; claims, console and debug stream are their own. Each can be forked again,
+   * and all end in any order. `ERR_STATE`, `ERR_CLOSED`, `ERR_POISONED`, `ERR_ABORTED`, `ERR_IOCTL`.
+   *
+   * @example const [a, b] = await vm.fork(2);
+   */
+  async fork<const Options extends number | ForkOptions = 1>(
+    options?: Options,
+  ): Promise<Forks<Vm, Options>> {
+    using snapshot = await this.snapshot();
+    return await snapshot.fork(options);
+  }
+
+  /**
+   * Puts this machine back to a snapshot's instant, and leaves it paused there: memory, CPUs, devices and
+   * pending interrupts. Without an argument it is the one that the machine was made from, or last reset
+   * to. Works in any state but closed, and heals a poisoned machine. A running vCPU that waits for a
+   * handler gets its answer first: `kill()` before does not wait. Claims and streams stay.
+   *
+   * The snapshot must be of a machine with the same vCPUs, devices and slots. `ERR_STATE`,
+   * `ERR_SNAPSHOT_FORMAT`; when KVM refuses a part the machine is poisoned.
+   */
+  async reset(to?: Snapshot | MemorySnapshot): Promise<void> {
+    const point = to === undefined ? this.#origin : await to.point();
+    if (point === undefined) {
+      throw new KvmsnapError(
+        'ERR_STATE',
+        'the machine was not made from a snapshot: say which one to reset it to',
+      );
+    }
+    this.#stops.begin(await this.#native.reset(point.machine, point.image));
+    if (to === undefined) return;
+    this.#origin?.image.close();
+    this.#origin = { ...point, image: point.image.share() };
   }
 
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
@@ -238,6 +282,11 @@ export class Vm implements AsyncDisposable {
     return this.#claims;
   }
 
+  async #freeze(then: 'resume' | 'pause'): Promise<{ point: Point; pauseMs: number }> {
+    const { machine, image, pauseUs } = await this.#native.freeze(then);
+    return { point: { config: this.#config, machine, image }, pauseMs: pauseUs / 1000 };
+  }
+
   async #load({ writes, entry }: BootPlan): Promise<void> {
     for (const { gpa, data } of writes) this.#native.writeMemory(gpa, data);
     const native = this.#native;
@@ -254,6 +303,7 @@ export class Vm implements AsyncDisposable {
       this.#native.setOutputFlow(1, true);
     }
     await this.#native.close();
+    this.#origin?.image.close();
     for (const gate of this.#output) gate.end();
   }
 }
@@ -261,10 +311,10 @@ export class Vm implements AsyncDisposable {
 /** What the addon calls. Holds the machine weakly in no way: the two are collected together. */
 class MachineEvents {
   vm: Vm | undefined;
-  onStop: (stop: StopInfo) => void = () => {};
+  readonly stops = new Stops();
 
-  stopped(stop: StopInfo): void {
-    this.onStop(stop);
+  stopped(stop: StopInfo, life: number): void {
+    this.stops.stopped(stop, life);
   }
 
   output(stream: 0 | 1, bytes: Uint8Array): void {

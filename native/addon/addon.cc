@@ -25,6 +25,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports["setup"] = Napi::Function::New<setup>(env, "setup");
   exports["host"] = Napi::Function::New<host>(env, "host");
   exports["prepareMachine"] = Napi::Function::New<prepare_machine>(env, "prepareMachine");
+  exports["preparedState"] = Napi::Function::New<prepared_state>(env, "preparedState");
   exports["createMachine"] = Napi::Function::New<MachineObject::create>(env, "createMachine");
   exports["imageFromFiles"] = Napi::Function::New<image_from_files>(env, "imageFromFiles");
   exports["digestFile"] = Napi::Function::New<digest_file_in_background>(env, "digestFile");

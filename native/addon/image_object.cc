@@ -70,6 +70,7 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
       {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
        InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
+       InstanceMethod<&ImageObject::share>("share"),
        InstanceMethod<&ImageObject::write>("write"), InstanceMethod<&ImageObject::close>("close")});
   Environment::of(env).image_class = Napi::Persistent(constructor);
 }
@@ -166,6 +167,10 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
         },
         from_written);
   });
+}
+
+Napi::Value ImageObject::share(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] { return wrap(info.Env(), {.image = image(), .views = {}}); });
 }
 
 void ImageObject::close(const Napi::CallbackInfo&) { memory_ = {}; }

@@ -26,6 +26,7 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value part_count(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value share(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   FrozenMemory memory_;

@@ -6,6 +6,7 @@
 #include "addon/convert.h"
 #include "addon/environment.h"
 #include "addon/image_object.h"
+#include "addon/prepared_machine.h"
 #include "addon/state_convert.h"
 
 namespace kvmsnap {
@@ -13,6 +14,15 @@ namespace kvmsnap {
 namespace {
 
 using Access = Machine::Access;
+
+// To find what was written takes up to 8 ms a GiB.
+constexpr uint64_t kShortResetMemory = uint64_t{1} << 30;
+
+struct FrozenMachine {
+  MachineConfig config;
+  FrozenMemory memory;
+  std::chrono::nanoseconds pause;
+};
 
 Napi::Value bytes_to_js(Napi::Env env, const std::vector<uint8_t>& bytes) {
   return from_bytes(env, bytes);
@@ -191,14 +201,33 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
     auto asked = std::chrono::steady_clock::now();
     return promise_job(
         info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
-        [pause_after, asked](Machine& machine) { return machine.freeze(asked, pause_after); },
-        [](Napi::Env env, const Frozen& frozen) -> Napi::Value {
+        [pause_after, asked](Machine& machine) {
+          Frozen frozen = machine.freeze(asked, pause_after);
+          MachineConfig config = machine.blueprint();
+          config.state = std::move(frozen.state);
+          return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
+        },
+        [](Napi::Env env, const FrozenMachine& frozen) -> Napi::Value {
           Napi::Object result = Napi::Object::New(env);
-          result["state"] = from_state(env, frozen.state);
+          result["machine"] = wrap_prepared(env, frozen.config);
           result["image"] = ImageObject::wrap(env, frozen.memory);
           result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
           return result;
         });
+  });
+}
+
+Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    Napi::Env env = info.Env();
+    auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
+                    Machine& machine) { return machine.reset(instant, image); };
+    auto to_js = [](Napi::Env task_env, uint32_t life) -> Napi::Value {
+      return Napi::Number::New(task_env, life);
+    };
+    bool is_short = machine_->memory_size() <= kShortResetMemory;
+    return is_short ? short_job(env, Access::Reset, work, to_js)
+                    : standing_job(env, Access::Reset, work, to_js);
   });
 }
 

@@ -83,6 +83,7 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::save_state>("saveState"),
                    InstanceMethod<&MachineObject::load_state>("loadState"),
                    InstanceMethod<&MachineObject::freeze>("freeze"),
+                   InstanceMethod<&MachineObject::reset>("reset"),
                    InstanceMethod<&MachineObject::serial_input>("serialInput"),
                    InstanceMethod<&MachineObject::set_output_flow>("setOutputFlow"),
                    InstanceMethod<&MachineObject::claim_ports>("claimPorts"),
@@ -265,7 +266,8 @@ void MachineObject::on_stopped(Napi::Env env, const Stop& stop) {
   owes_stop_ = false;
   update_references();
   if (handlers.IsEmpty()) return;
-  handlers.Get("stopped").As<Napi::Function>().Call(handlers, {from_stop(env, stop)});
+  handlers.Get("stopped").As<Napi::Function>().Call(
+      handlers, {from_stop(env, stop), Napi::Number::New(env, stop.life)});
 }
 
 void MachineObject::on_output(Napi::Env env, Stream stream) {

@@ -65,6 +65,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value save_state(const Napi::CallbackInfo& info);
   Napi::Value load_state(const Napi::CallbackInfo& info);
   Napi::Value freeze(const Napi::CallbackInfo& info);
+  Napi::Value reset(const Napi::CallbackInfo& info);
 
   Napi::Value serial_input(const Napi::CallbackInfo& info);
   void set_output_flow(const Napi::CallbackInfo& info);

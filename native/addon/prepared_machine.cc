@@ -12,26 +12,42 @@ constexpr napi_type_tag kPreparedTag = {0x2f0d7c915be84a63, 0xb1e6409a7cd3582f};
 
 }  // namespace
 
+Napi::Value wrap_prepared(Napi::Env env, MachineConfig config) {
+  auto owned = std::make_unique<MachineConfig>(std::move(config));
+  auto external = Napi::External<MachineConfig>::New(
+      env, owned.get(), [](Napi::Env, MachineConfig* freed) { delete freed; });
+  // Freed by the finalizer from here on.
+  static_cast<void>(owned.release());
+  external.TypeTag(&kPreparedTag);
+  return external;
+}
+
 Napi::Value prepare_machine(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value {
-    auto config = std::make_unique<MachineConfig>(to_config(info[0]));
-    auto external = Napi::External<MachineConfig>::New(
-        info.Env(), config.get(), [](Napi::Env, MachineConfig* freed) { delete freed; });
-    // Freed by the finalizer from here on.
-    static_cast<void>(config.release());
-    external.TypeTag(&kPreparedTag);
-    return external;
+  return guard(info.Env(), [&] { return wrap_prepared(info.Env(), to_config(info[0])); });
+}
+
+const MachineConfig& prepared_of(Napi::Env env, const Napi::Value& value) {
+  bool ours = false;
+  if (value.IsExternal()) {
+    napi_status status = napi_check_object_type_tag(env, value, &kPreparedTag, &ours);
+    ours = ours && status == napi_ok;
+  }
+  if (!ours) {
+    throw Error("ERR_INVALID_ARGUMENT", "the machine must come from prepareMachine or freeze");
+  }
+  return *value.As<Napi::External<MachineConfig>>().Data();
+}
+
+Napi::Value prepared_state(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const MachineConfig& config = prepared_of(info.Env(), info[0]);
+    if (config.state == nullptr) throw Error("ERR_STATE", "the machine was prepared without state");
+    return from_state(info.Env(), *config.state);
   });
 }
 
 MachineConfig config_of(Napi::Env env, const Napi::Value& value) {
-  if (!value.IsExternal()) return to_config(value);
-  bool ours = false;
-  napi_status status = napi_check_object_type_tag(env, value, &kPreparedTag, &ours);
-  if (status != napi_ok || !ours) {
-    throw Error("ERR_INVALID_ARGUMENT", "the machine must come from prepareMachine");
-  }
-  return *value.As<Napi::External<MachineConfig>>().Data();
+  return value.IsExternal() ? prepared_of(env, value) : to_config(value);
 }
 
 }  // namespace kvmsnap

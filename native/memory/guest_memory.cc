@@ -7,7 +7,22 @@
 
 namespace kvmsnap {
 
-void GuestMemory::add(const RegionSpec& spec, const Image* image) {
+namespace {
+
+void require_covered(const Image& image, const RegionSpec& spec) {
+  const auto& covered = image.regions();
+  bool inside = std::any_of(covered.begin(), covered.end(), [&](const GpaRange& range) {
+    return spec.gpa >= range.gpa && spec.end() <= range.end();
+  });
+  if (!inside) {
+    throw Error("ERR_SNAPSHOT_FORMAT",
+                "the image has no memory for the region at " + hex(spec.gpa));
+  }
+}
+
+}  // namespace
+
+void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>& image) {
   check_range(spec.gpa, spec.size);
   std::unique_lock lock(mutex_);
   for (const auto& region : regions_) {
@@ -21,16 +36,7 @@ void GuestMemory::add(const RegionSpec& spec, const Image* image) {
                                               std::to_string(other.slot));
     }
   }
-  if (image != nullptr) {
-    const auto& covered = image->regions();
-    bool inside = std::any_of(covered.begin(), covered.end(), [&](const GpaRange& range) {
-      return spec.gpa >= range.gpa && spec.end() <= range.end();
-    });
-    if (!inside) {
-      throw Error("ERR_SNAPSHOT_FORMAT",
-                  "the image has no memory for the region at " + hex(spec.gpa));
-    }
-  }
+  if (image != nullptr) require_covered(*image, spec);
   auto region = std::make_unique<Region>(spec, image);
   auto place = std::upper_bound(
       regions_.begin(), regions_.end(), spec.gpa,
@@ -99,7 +105,14 @@ FrozenMemory GuestMemory::freeze() {
     if (frozen.view != nullptr) memory.views.push_back(std::move(frozen.view));
   }
   memory.image = images.size() == 1 ? images[0] : Image::joined(images);
+  for (const auto& region : regions_) region->set_origin(memory.image);
   return memory;
+}
+
+void GuestMemory::reset(const std::shared_ptr<const Image>& image) {
+  std::unique_lock lock(mutex_);
+  for (const auto& region : regions_) require_covered(*image, region->spec());
+  for (const auto& region : regions_) region->reset(image);
 }
 
 void GuestMemory::take_host_writes(uint32_t slot, std::span<uint64_t> bitmap) {

@@ -22,7 +22,7 @@ class GuestMemory {
  public:
   /// Throws ERR_INVALID_ARGUMENT for a bad or overlapping range, ERR_SNAPSHOT_FORMAT when `image`
   /// does not cover it.
-  void add(const RegionSpec& spec, const Image* image);
+  void add(const RegionSpec& spec, const std::shared_ptr<const Image>& image);
   /// Throws ERR_INVALID_ARGUMENT when there is no such slot.
   void remove(uint32_t slot);
   void set_flags(uint32_t slot, uint32_t flags);
@@ -42,6 +42,8 @@ class GuestMemory {
 
   /// See Region::freeze. No vCPU may be running.
   FrozenMemory freeze();
+  /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
+  void reset(const std::shared_ptr<const Image>& image);
 
   /// See Region::take_host_writes.
   void take_host_writes(uint32_t slot, std::span<uint64_t> bitmap);

@@ -10,6 +10,7 @@
 
 #include "kvm/mapping.h"
 #include "memory/image.h"
+#include "memory/page_scan.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -24,7 +25,7 @@ struct FrozenRegion {
 class Region {
  public:
   /// Zeros (a fresh memfd, mapped shared), or the part of `image` that covers it, copy-on-write.
-  Region(const RegionSpec& spec, const Image* image);
+  Region(const RegionSpec& spec, std::shared_ptr<const Image> image);
 
   const RegionSpec& spec() const { return spec_; }
   void set_flags(uint32_t flags);
@@ -36,6 +37,12 @@ class Region {
   /// The first time nothing is copied: the memfd becomes the image, and the old mapping its view.
   /// Later the pages written since are copied, once, into a layer over it.
   FrozenRegion freeze();
+
+  /// Makes it what `image` says, which covers it: pages written since it was mapped from that image
+  /// are put back, and all of it is mapped anew where it holds another. Nobody may write meanwhile.
+  void reset(const std::shared_ptr<const Image>& image);
+  /// It holds what `image` says, which covers it: what `reset` to that image can count on.
+  void set_origin(std::shared_ptr<const Image> image) { origin_ = std::move(image); }
 
   /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
   /// whose file was cut short under us is an error, not a SIGBUS.
@@ -54,6 +61,8 @@ class Region {
   Mapping move_pages_aside();
   FrozenRegion freeze_cold();
   std::shared_ptr<const Image> freeze_private();
+  void put_back(const std::vector<HostRun>& runs);
+  void note_host_writes(uint64_t offset, uint64_t length);
 
   RegionSpec spec_;
   Mapping range_;
@@ -61,6 +70,8 @@ class Region {
   std::shared_ptr<const BackingFile> cold_;
   /// What is mapped copy-on-write otherwise.
   std::shared_ptr<const Image> image_;
+  /// The machine's whole image that `image_` is a part of; null: not known.
+  std::shared_ptr<const Image> origin_;
   std::vector<std::atomic<uint64_t>> host_writes_;
 };
 

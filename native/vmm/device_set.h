@@ -22,6 +22,8 @@ struct DeviceChoice {
   uint16_t exit_port = 0;
   bool cmos = false;
   bool acpi_power = false;
+
+  bool operator==(const DeviceChoice&) const = default;
 };
 
 /// Where devices' effects go.
@@ -55,6 +57,7 @@ class DeviceSet {
   /// when there is no port. What waits here is the host's, as in a terminal's buffer: it is not
   /// part of the machine's state.
   size_t serial_input(std::span<const uint8_t> bytes);
+  void forget_input() { input_.clear(); }
   /// Hands queued input to the port as far as its FIFO has room: called after each access to a
   /// device.
   void pump_input();

@@ -73,7 +73,7 @@ void Machine::build() {
   }
   // Slots before the irqchip: on a VM that has one, each waits some 10 ms for a grace period.
   for (const RegionSpec& spec : config_.regions) {
-    memory_.add(spec, config_.image.get());
+    memory_.add(spec, config_.image);
     map_slot(spec);
   }
   // Regions keep the files that they map. Here they would stay open until this object is collected.
@@ -103,6 +103,11 @@ void Machine::build() {
     for (auto& cpu : vcpus_) cpu->registers().note_timer();
   }
   crew_.enlist(run_pages);
+}
+
+uint64_t Machine::memory_size() const {
+  RamSizes sizes = ram_sizes();
+  return sizes.below_4g + sizes.above_4g;
 }
 
 RamSizes Machine::ram_sizes() const {
@@ -225,10 +230,16 @@ void Machine::submit(Crew::Job job) {
 
 void Machine::require_standing(Access access) const {
   std::lock_guard lock(mutex_);
-  if (access == Access::Inspect) {
-    require({Status::Created, Status::Paused, Status::Stopped, Status::Poisoned}, "the call");
-  } else {
-    require({Status::Created, Status::Paused, Status::Stopped}, "the call");
+  switch (access) {
+    case Access::Inspect:
+      return require({Status::Created, Status::Paused, Status::Stopped, Status::Poisoned},
+                     "the call");
+    case Access::Change:
+      return require({Status::Created, Status::Paused, Status::Stopped}, "the call");
+    case Access::Reset:
+      return require({Status::Created, Status::Running, Status::Paused, Status::Stopped,
+                      Status::Poisoned},
+                     "reset");
   }
 }
 

@@ -45,6 +45,8 @@ struct Stop {
   std::string reason;
   std::optional<uint32_t> code;
   std::optional<Error> error;
+  /// How often the machine had been reset before.
+  uint32_t life = 0;
 };
 
 /// Which of a machine's output streams.
@@ -63,7 +65,7 @@ class MachineEvents {
 
 /// Memory and state of one instant.
 struct Frozen {
-  MachineState state;
+  std::shared_ptr<const MachineState> state;
   FrozenMemory memory;
   /// How long the guest stood still: 0 if it was not running.
   std::chrono::nanoseconds pause{0};
@@ -83,6 +85,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   Status status() const;
   unsigned vcpu_count() const { return static_cast<unsigned>(config_.cpuid.size()); }
   bool irqchip() const { return config_.irqchip; }
+  /// Bytes of RAM that it was made with.
+  uint64_t memory_size() const;
 
   // Life. Wrong states throw ERR_STATE, ERR_POISONED or ERR_CLOSED.
   void resume();
@@ -94,8 +98,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// A job for which the machine may be running (it stands still meanwhile).
   void submit(Crew::Job job);
   /// A job that must not find the machine running. One that only looks may also look at a poisoned
-  /// machine, to find out what became of it.
-  enum class Access : uint8_t { Inspect, Change };
+  /// machine, to find out what became of it; a reset also finds a running one, and heals.
+  enum class Access : uint8_t { Inspect, Change, Reset };
   void submit_standing(Access access, Crew::Job job);
   /// Does short work of that kind at once, on the caller's thread, if the machine stands and
   /// nothing else goes on. False: submit it. What `work` throws comes through.
@@ -130,6 +134,13 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void load_state(const MachineState& state);
   /// `asked` is when the guest was first kicked. `pause_after`: a running machine becomes paused.
   Frozen freeze(std::chrono::steady_clock::time_point asked, bool pause_after);
+  /// The machine, whatever became of it, is as a machine made of the same would be: at the instant
+  /// of `instant.state`, and paused. What an exit waits for is given up. Throws ERR_STATE, and has
+  /// done nothing, for another kind of machine; when KVM refuses a part the machine is poisoned.
+  /// Returns how often that was done, which tells stops before it from stops after it.
+  uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
+  /// What machines like this one are made of, memory and state excepted.
+  MachineConfig blueprint() const;
   void add_slot(const RegionSpec& spec);
   void remove_slot(uint32_t slot);
   void set_slot_flags(uint32_t slot, uint32_t flags);
@@ -176,6 +187,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void refuse_ram(const MmioExit& mmio) const;
   void settle(unsigned index);
   void close_answer(Vcpu& cpu);
+  void abandon_exit(unsigned index);
+  void require_same_kind(const MachineConfig& other) const;
   void throttle(unsigned index);
   void excuse_absence(const Vcpu& cpu) const;
   void end(Status status, Stop stop);
@@ -200,6 +213,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   mutable std::mutex mutex_;
   Status status_ = Status::Created;
   std::optional<Solo> solo_;
+  uint32_t life_ = 0;
   /// Everything is freed.
   bool gone_ = false;
   std::vector<std::function<void()>> when_closed_;

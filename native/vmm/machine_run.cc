@@ -247,6 +247,7 @@ void Machine::end(Status status, Stop stop) {
     bool over = status_ == Status::Closed || status_ == Status::Poisoned ||
                 (status == Status::Stopped && status_ == Status::Stopped);
     if (over) return;
+    stop.life = life_;
     status_ = status;
     crew_.set_running(false);
   }

@@ -115,7 +115,7 @@ void Machine::apply_state(const MachineState& state, LoadVcpu load) {
 Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_after) {
   bool was_running = status() == Status::Running;
   Frozen frozen;
-  frozen.state = save_state();
+  frozen.state = std::make_shared<const MachineState>(save_state());
   frozen.memory = memory_.freeze();
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {

@@ -255,8 +255,11 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
   load_section(VcpuSection::Cpuid2);
   // The TSC's frequency before its value. Without scaling a host may be unable to set it; how far
   // apart two hosts may be was checked when the snapshot was opened.
-  uint32_t present_khz = present != nullptr ? present->tsc_khz : fd_.tsc_khz();
-  if (state.tsc_khz != 0 && state.tsc_khz != present_khz) fd_.set_tsc_khz(state.tsc_khz);
+  if (tsc_khz_ == 0) tsc_khz_ = present != nullptr ? present->tsc_khz : fd_.tsc_khz();
+  if (state.tsc_khz != 0 && state.tsc_khz != tsc_khz_) {
+    fd_.set_tsc_khz(state.tsc_khz);
+    tsc_khz_ = 0;
+  }
   // sregs before the LAPIC: they hold the APIC base, which says whether and in which mode it is on.
   load_section(VcpuSection::Sregs2);
   load_section(VcpuSection::Regs);
@@ -276,8 +279,11 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
   bool waits = state[VcpuSection::MpState] != to_bytes(mp_state_when_new());
   if (present == nullptr || waits) load_section(VcpuSection::MpState);
   if (has_kvmclock(state[VcpuSection::Msrs])) fd_.kvmclock_ctrl();
-  // KVM_SET_LAPIC has started the timer, with nothing pending.
-  note_timer();
+  // KVM_SET_LAPIC has started the timer from there, with nothing pending.
+  if (irqchip_) {
+    timer_.note(to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic"),
+                StandingTimer::Clock::now());
+  }
 }
 
 }  // namespace kvmsnap

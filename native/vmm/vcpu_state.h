@@ -91,6 +91,8 @@ class VcpuRegisters {
   /// kernels) is left out.
   std::vector<uint8_t> cpuid_;
   MsrTraits msr_traits_;
+  /// 0: to be asked for.
+  uint32_t tsc_khz_ = 0;
   StandingTimer timer_;
 };
 

@@ -228,7 +228,7 @@ TEST_CASE("machine: a twin goes on where the frozen one was") {
   Frozen frozen = owner.in_job(
       [](Machine& machine) { return machine.freeze(std::chrono::steady_clock::now(), true); });
   REQUIRE(owner->status() == Status::Paused);
-  Owner twin(1, frozen.memory.image, frozen.state);
+  Owner twin(1, frozen.memory.image, *frozen.state);
   REQUIRE(twin->status() == Status::Paused);
   REQUIRE(twin.counter() == owner.counter());
   twin->resume();

@@ -1,0 +1,48 @@
+/** A snapshot that is in this process's memory only. */
+import type { ForkOptions, Forks } from './fork.js';
+import { forkMany, forksOf } from './fork.js';
+import type { HasPoint, Point } from './point.js';
+import { Vm } from './vm.js';
+
+/**
+ * A machine's instant, held in memory: nothing is written. Machines are made from it, and its own
+ * machine can go back to it ({@link Vm.reset}). It shares all pages with them that none has written.
+ */
+export class MemorySnapshot implements HasPoint, Disposable {
+  /** How long the guest stood still, in milliseconds; 0 if it was not running. */
+  readonly pauseMs: number;
+  readonly #point: Point;
+
+  /** @internal */
+  constructor(point: Point, pauseMs: number) {
+    this.#point = point;
+    this.pauseMs = pauseMs;
+  }
+
+  /** A new machine, paused at the instant of the snapshot. `ERR_CLOSED`. */
+  restore(): Promise<Vm> {
+    return Vm.fromPoint(this.#point);
+  }
+
+  /** The same, many times: see {@link Vm.fork}. */
+  async fork<const Options extends number | ForkOptions = 1>(
+    options?: Options,
+  ): Promise<Forks<Vm, Options>> {
+    const wanted = (options ?? 1) as Options;
+    return forksOf(wanted, await forkMany(wanted, () => this.restore()));
+  }
+
+  /** Lets go of its memory; machines that were made from it keep what they need. Idempotent. */
+  close(): void {
+    this.#point.image.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** @internal */
+  point(): Promise<Point> {
+    return Promise.resolve(this.#point);
+  }
+}

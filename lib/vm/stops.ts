@@ -1,0 +1,41 @@
+/** Who waits for a machine to stop, over its lives: a reset begins a new one. */
+import type { NativeStop } from '../native/binding.js';
+
+interface Waiter {
+  life: number;
+  promise: Promise<NativeStop>;
+  resolve: (stop: NativeStop) => void;
+}
+
+export class Stops {
+  #life = 0;
+  #last: { life: number; stop: NativeStop } | undefined;
+  #waiters: Waiter[] = [];
+
+  /** The stop of this life; of a later one, if this one ends by a reset. */
+  wait(): Promise<NativeStop> {
+    if (this.#last?.life === this.#life) return Promise.resolve(this.#last.stop);
+    let waiter = this.#waiters.find(({ life }) => life === this.#life);
+    if (waiter === undefined) {
+      let resolve: Waiter['resolve'] = () => {};
+      const promise = new Promise<NativeStop>((settle) => {
+        resolve = settle;
+      });
+      waiter = { life: this.#life, promise, resolve };
+      this.#waiters.push(waiter);
+    }
+    return waiter.promise;
+  }
+
+  /** News of a stop, which may be of a life that is over by now. */
+  stopped(stop: NativeStop, life: number): void {
+    this.#last = { life, stop };
+    const told = this.#waiters.filter((waiter) => waiter.life <= life);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.life > life);
+    for (const { resolve } of told) resolve(stop);
+  }
+
+  begin(life: number): void {
+    this.#life = life;
+  }
+}

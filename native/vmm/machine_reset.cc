@@ -1,0 +1,86 @@
+// A machine that goes back to an instant, in place: what it has become is dropped, not saved.
+#include <algorithm>
+
+#include "kvm/error.h"
+#include "vmm/kick.h"
+#include "vmm/machine.h"
+
+namespace kvmsnap {
+
+namespace {
+
+// An access takes a few exits; a string instruction one for each page it touches.
+constexpr unsigned kMostPieces = 1 << 16;
+
+}  // namespace
+
+// KVM finishes an access at the next KVM_RUN, after any state that is set before. So it is finished
+// first, with what an undriven bus gives.
+void Machine::abandon_exit(unsigned index) {
+  Vcpu& cpu = *vcpus_[index];
+  kvm_run& run = cpu.fd().run();
+  close_answer(cpu);
+  for (unsigned pieces = 0; cpu.incomplete; pieces++) {
+    if (pieces == kMostPieces) throw Error("ERR_IOCTL", "KVM_RUN does not finish an access");
+    kick_self(run);
+    Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+    cpu.incomplete = needs_completion(exit);
+    if (is_read(exit)) {
+      std::span<uint8_t> data = exit_data(exit);
+      std::fill(data.begin(), data.end(), 0xFF);
+    }
+  }
+  clear_kick(run);
+}
+
+void Machine::require_same_kind(const MachineConfig& other) const {
+  auto refuse = [](const char* what) {
+    throw Error("ERR_STATE", std::string("the snapshot is of a machine with other ") + what +
+                                 ": restore or fork it instead");
+  };
+  if (other.state == nullptr) throw Error("ERR_STATE", "a machine is reset to a state");
+  if (other.cpuid != config_.cpuid) refuse("vCPUs or CPUID");
+  if (other.irqchip != config_.irqchip || !(other.devices == config_.devices)) refuse("devices");
+  std::vector<RegionSpec> regions = memory_.regions();
+  bool same = std::equal(regions.begin(), regions.end(), other.regions.begin(),
+                         other.regions.end(), [](const RegionSpec& a, const RegionSpec& b) {
+                           return a.slot == b.slot && a.gpa == b.gpa && a.size == b.size;
+                         });
+  if (!same) refuse("memory slots");
+}
+
+uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
+  require_same_kind(instant);
+  finish_solo(own(InterruptedExit{}));
+  uint32_t life = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
+    status_ = Status::Paused;
+    life = ++life_;
+    crew_.set_running(false);
+  }
+  killed_ = false;
+  try {
+    for (unsigned index = 0; index < vcpus_.size(); index++) {
+      abandon_exit(index);
+      vcpus_[index]->step(false);
+    }
+    memory_.reset(image);
+    apply_state(*instant.state, &VcpuRegisters::load);
+    std::lock_guard lock(devices_->mutex());
+    devices_->forget_input();
+  } catch (const Error& error) {
+    fail(error);
+    throw;
+  }
+  return life;
+}
+
+MachineConfig Machine::blueprint() const {
+  MachineConfig config = config_;
+  config.regions = memory_.regions();
+  return config;
+}
+
+}  // namespace kvmsnap
