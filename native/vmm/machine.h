@@ -18,6 +18,7 @@
 #include "vmm/exit.h"
 #include "vmm/machine_state.h"
 #include "vmm/output_buffer.h"
+#include "vmm/translations.h"
 #include "vmm/vcpu.h"
 
 namespace kvmsnap {
@@ -227,6 +228,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   IoBus mmio_;
   // In this order, so that vCPUs go before the VM and the VM before the memory it maps.
   GuestMemory memory_;
+  Translations translations_;
   VmFd vm_;
   std::unique_ptr<DeviceSet> devices_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;

@@ -67,6 +67,7 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
       vcpus_[index]->step(false);
     }
     memory_.reset(image);
+    translations_.forget(vm_);
     apply_state(*instant.state, &VcpuRegisters::load);
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();

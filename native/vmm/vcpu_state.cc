@@ -246,6 +246,14 @@ kvm_mp_state VcpuRegisters::mp_state_when_new() const {
 
 void VcpuRegisters::load_new(const VcpuState& state) { load_over(state, state_when_new().get()); }
 
+// KVM flushes what the CPU has cached of the guest's page tables when CR3 changes, and only then.
+// They may be others than those it ran with, though CR3 is the same.
+void VcpuRegisters::flush_guest_tlb(std::span<const uint8_t> sregs) const {
+  auto other = to_struct<kvm_sregs2>(sregs, "sregs2");
+  other.cr3 ^= kPageSize;
+  fd_.set_sregs2(other);
+}
+
 void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) {
   auto load_section = [&](VcpuSection section) {
     bool there = present != nullptr && (*present)[section] == state[section];
@@ -261,6 +269,7 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
     tsc_khz_ = 0;
   }
   // sregs before the LAPIC: they hold the APIC base, which says whether and in which mode it is on.
+  if (present == nullptr) flush_guest_tlb(state[VcpuSection::Sregs2]);
   load_section(VcpuSection::Sregs2);
   load_section(VcpuSection::Regs);
   // XCR0 before the state that it enables.

@@ -78,6 +78,7 @@ class VcpuRegisters {
  private:
   /// `present`: what the vCPU has already, as far as known.
   void load_over(const VcpuState& state, const VcpuState* present);
+  void flush_guest_tlb(std::span<const uint8_t> sregs) const;
   std::shared_ptr<const VcpuState> state_when_new() const;
   kvm_mp_state mp_state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
