@@ -70,8 +70,8 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
       {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
        InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
-       InstanceMethod<&ImageObject::share>("share"),
-       InstanceMethod<&ImageObject::write>("write"), InstanceMethod<&ImageObject::close>("close")});
+       InstanceMethod<&ImageObject::share>("share"), InstanceMethod<&ImageObject::write>("write"),
+       InstanceMethod<&ImageObject::close>("close")});
   Environment::of(env).image_class = Napi::Persistent(constructor);
 }
 

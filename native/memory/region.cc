@@ -104,12 +104,15 @@ std::shared_ptr<const Image> Region::freeze_private() {
   }
   layer->seal();
   image_ = image_->overlaid(layer, std::move(extents));
+  behind_ = true;
   if (runs.size() > kMostRemaps) return image_;
   try {
     for (const HostRun& run : runs) {
       uint64_t offset = run.start - base;
       image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
     }
+    // What was left behind before was among these runs, since it is private still.
+    behind_ = false;
   } catch (const Error&) {
     // No mapping to be had. What is not mapped anew holds the same bytes: see kMostRemaps.
   }
@@ -126,6 +129,7 @@ void Region::reset(const std::shared_ptr<const Image>& image) {
   origin_ = nullptr;
   part->map(spec_.gpa, spec_.size, range_.get());
   note_host_writes(0, spec_.size);
+  behind_ = false;
   cold_ = nullptr;
   image_ = std::move(part);
   origin_ = image;
@@ -134,25 +138,31 @@ void Region::reset(const std::shared_ptr<const Image>& image) {
 // A page that is copied back stays mapped for the guest, at 0.2 to 0.5 µs each; one that is dropped
 // costs a fault of some µs when the guest wants it again, but many are dropped at once.
 void Region::put_back(const std::vector<HostRun>& runs) {
-  std::shared_ptr<const Mapping> view;
   uint64_t total = 0;
   for (const HostRun& run : runs) total += run.end - run.start;
-  for (const HostRun& run : runs) {
-    uint64_t offset = run.start - reinterpret_cast<uintptr_t>(range_.get());
-    uint64_t length = run.end - run.start;
-    for (uint64_t done = 0; done < length;) {
-      uint8_t* page = range_.get() + offset + done;
-      std::span<const uint8_t> clean =
-          total <= kMostCopied ? image_->look(spec_.gpa + offset + done, length - done, view)
-                                 : std::span<const uint8_t>();
-      if (clean.empty()) {
-        if (::madvise(page, length - done, MADV_DONTNEED) < 0) throw_system("madvise");
-        break;
-      }
-      std::memcpy(page, clean.data(), clean.size());
-      done += clean.size();
-    }
-    note_host_writes(offset, length);
+  if (total > kMostCopied && behind_) {
+    image_->map(spec_.gpa, spec_.size, range_.get());
+    behind_ = false;
+    note_host_writes(0, spec_.size);
+    return;
+  }
+  for (const HostRun& run : runs) put_back(run, total <= kMostCopied);
+}
+
+void Region::put_back(const HostRun& run, bool by_copy) {
+  uint64_t offset = run.start - reinterpret_cast<uintptr_t>(range_.get());
+  uint64_t end = offset + (run.end - run.start);
+  note_host_writes(offset, end - offset);
+  std::shared_ptr<const Mapping> view;
+  while (by_copy && offset < end) {
+    std::span<const uint8_t> clean = image_->look(spec_.gpa + offset, end - offset, view);
+    if (clean.empty()) break;
+    std::memcpy(range_.get() + offset, clean.data(), clean.size());
+    offset += clean.size();
+  }
+  // Zeros, or a file that is not ours: where it was mapped from it still is, even if `behind_`.
+  if (offset < end && ::madvise(range_.get() + offset, end - offset, MADV_DONTNEED) < 0) {
+    throw_system("madvise");
   }
 }
 

@@ -62,6 +62,7 @@ class Region {
   FrozenRegion freeze_cold();
   std::shared_ptr<const Image> freeze_private();
   void put_back(const std::vector<HostRun>& runs);
+  void put_back(const HostRun& run, bool by_copy);
   void note_host_writes(uint64_t offset, uint64_t length);
 
   RegionSpec spec_;
@@ -70,6 +71,8 @@ class Region {
   std::shared_ptr<const BackingFile> cold_;
   /// What is mapped copy-on-write otherwise.
   std::shared_ptr<const Image> image_;
+  /// Pages of `image_` that were too scattered to be mapped anew: they lie over an older image.
+  bool behind_ = false;
   /// The machine's whole image that `image_` is a part of; null: not known.
   std::shared_ptr<const Image> origin_;
   std::vector<std::atomic<uint64_t>> host_writes_;

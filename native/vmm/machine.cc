@@ -237,9 +237,9 @@ void Machine::require_standing(Access access) const {
     case Access::Change:
       return require({Status::Created, Status::Paused, Status::Stopped}, "the call");
     case Access::Reset:
-      return require({Status::Created, Status::Running, Status::Paused, Status::Stopped,
-                      Status::Poisoned},
-                     "reset");
+      return require(
+          {Status::Created, Status::Running, Status::Paused, Status::Stopped, Status::Poisoned},
+          "reset");
   }
 }
 

@@ -42,8 +42,8 @@ void Machine::require_same_kind(const MachineConfig& other) const {
   if (other.cpuid != config_.cpuid) refuse("vCPUs or CPUID");
   if (other.irqchip != config_.irqchip || !(other.devices == config_.devices)) refuse("devices");
   std::vector<RegionSpec> regions = memory_.regions();
-  bool same = std::equal(regions.begin(), regions.end(), other.regions.begin(),
-                         other.regions.end(), [](const RegionSpec& a, const RegionSpec& b) {
+  bool same = std::equal(regions.begin(), regions.end(), other.regions.begin(), other.regions.end(),
+                         [](const RegionSpec& a, const RegionSpec& b) {
                            return a.slot == b.slot && a.gpa == b.gpa && a.size == b.size;
                          });
   if (!same) refuse("memory slots");

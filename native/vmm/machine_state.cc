@@ -140,8 +140,8 @@ void Machine::map_slot(const RegionSpec& spec) const {
 
 void Machine::add_slot(const RegionSpec& spec) {
   if (spec.slot >= reserved_slot()) {
-    throw Error("ERR_INVALID_ARGUMENT", "memory slots are numbered 0 to " +
-                                            std::to_string(reserved_slot() - 1));
+    throw Error("ERR_INVALID_ARGUMENT",
+                "memory slots are numbered 0 to " + std::to_string(reserved_slot() - 1));
   }
   memory_.add(spec, nullptr);
   try {

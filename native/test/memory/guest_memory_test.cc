@@ -21,7 +21,7 @@ constexpr uint64_t kSize = 0x30000;
 using Bytes = std::vector<uint8_t>;
 
 // Two regions that touch, so that accesses span them.
-void add_regions(GuestMemory& memory, const Image* image = nullptr) {
+void add_regions(GuestMemory& memory, const std::shared_ptr<const Image>& image = nullptr) {
   memory.add({.slot = 3, .gpa = kHigh, .size = kSize}, image);
   memory.add({.slot = 0, .gpa = kLow, .size = kSize}, image);
 }
@@ -57,7 +57,7 @@ void write_at_random(Random& random, GuestMemory& memory, Bytes& model) {
 
 }  // namespace
 
-TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on") {
+TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on, or back to it") {
   for (uint64_t seed = 1; seed <= 10; seed++) {
     INFO("seed " << seed);
     Random random(seed);
@@ -68,6 +68,10 @@ TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on"
     for (int step = 0; step < 60; step++) {
       if (below(random, 6) == 0) {
         frozen.emplace_back(memory.freeze().image, model);
+      } else if (!frozen.empty() && below(random, 8) == 0) {
+        const auto& [image, bytes] = frozen[below(random, frozen.size())];
+        memory.reset(image);
+        model = bytes;
       } else {
         write_at_random(random, memory, model);
       }
@@ -77,7 +81,7 @@ TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on"
       REQUIRE(read_all(*image) == bytes);
       // A machine made from it, which then writes, leaves it alone.
       GuestMemory twin;
-      add_regions(twin, image.get());
+      add_regions(twin, image);
       Bytes twin_model = bytes;
       REQUIRE(read_all(twin) == bytes);
       for (int i = 0; i < 5; i++) write_at_random(random, twin, twin_model);
@@ -91,15 +95,16 @@ TEST_CASE("guest memory: each freeze keeps its instant, and the machine goes on"
 }
 
 TEST_CASE("guest memory: more scattered pages than are mapped anew") {
+  // So few that a reset copies them, and so many that it drops them.
+  uint64_t pages = GENERATE(uint64_t{1500}, uint64_t{6144});
   Random random(7);
   GuestMemory memory;
-  constexpr uint64_t kPages = 2048;
-  memory.add({.slot = 0, .gpa = 0, .size = kPages * kPageSize}, nullptr);
-  Bytes model(kPages * kPageSize);
+  memory.add({.slot = 0, .gpa = 0, .size = pages * kPageSize}, nullptr);
+  Bytes model(pages * kPageSize);
   std::vector<std::pair<std::shared_ptr<const Image>, Bytes>> frozen;
   for (int round = 0; round < 4; round++) {
     frozen.emplace_back(memory.freeze().image, model);
-    for (uint64_t page = static_cast<uint64_t>(round); page < kPages; page += 3) {
+    for (uint64_t page = static_cast<uint64_t>(round); page < pages; page += 3) {
       uint64_t value = random();
       memory.write(page * kPageSize, {reinterpret_cast<uint8_t*>(&value), sizeof value});
       std::memcpy(model.data() + page * kPageSize, &value, sizeof value);
@@ -108,6 +113,17 @@ TEST_CASE("guest memory: more scattered pages than are mapped anew") {
   for (const auto& [image, bytes] : frozen) {
     Bytes read(bytes.size());
     image->read(0, read);
+    REQUIRE(read == bytes);
+  }
+  // Back to the last one, whose pages lie over older ones.
+  const auto& [last, bytes] = frozen.back();
+  for (uint64_t step : {uint64_t{61}, uint64_t{1}}) {
+    for (uint64_t page = 0; page < pages; page += step) {
+      memory.host(0)[page * kPageSize] ^= 0x5A;
+    }
+    memory.reset(last);
+    Bytes read(bytes.size());
+    memory.read(0, read);
     REQUIRE(read == bytes);
   }
 }
@@ -137,9 +153,12 @@ TEST_CASE("guest memory: what is not RAM is refused, and nothing is copied") {
 TEST_CASE("guest memory: a file cut short under it is an error, not a signal") {
   UniqueFd fd(::memfd_create("kvmsnap-test", MFD_CLOEXEC));
   REQUIRE(::ftruncate(fd.get(), kSize) == 0);
-  Image image({{kLow, kSize}}, {BackingFile::duplicate(fd.get())}, {{0, kLow, kSize, 0}});
+  auto image = std::make_shared<const Image>(
+      std::vector<GpaRange>{{kLow, kSize}},
+      std::vector<std::shared_ptr<const BackingFile>>{BackingFile::duplicate(fd.get())},
+      std::vector<Extent>{{0, kLow, kSize, 0}});
   GuestMemory memory;
-  memory.add({.slot = 0, .gpa = kLow, .size = kSize}, &image);
+  memory.add({.slot = 0, .gpa = kLow, .size = kSize}, image);
   Bytes page(kPageSize, 1);
   memory.write(kLow, page);
   REQUIRE(::ftruncate(fd.get(), 0) == 0);
