@@ -140,14 +140,16 @@ export interface NativeEvents {
   /** Bytes the guest wrote to its serial port (`stream` 0) or to the debug port (1). */
   output(stream: 0 | 1, bytes: Uint8Array): void;
   /**
-   * A vCPU touched a claimed range and waits until `completeExit(vcpu, …)` is called. For `in` and
-   * MMIO reads `data` is the buffer to answer with (count * size bytes).
+   * A vCPU touched a claimed range and waits until `completeExit(vcpu, question, …)` is called. For
+   * `in` and MMIO reads `data` is the buffer to answer with (count * size bytes).
    */
-  exit(vcpu: number, claim: number, exit: NativeExit): void;
+  exit(vcpu: number, question: number, claim: number, exit: NativeExit): void;
 }
 
 export interface NativeMachine {
   readonly status: MachineStatus;
+  /** Who hears of events. */
+  events: NativeEvents;
   /** created | paused -> running. A machine made with a `state` is paused at first. */
   resume(): Promise<void>;
   /** running -> paused; resolves when every vCPU stands still at a clean instruction boundary. */
@@ -197,6 +199,11 @@ export interface NativeMachine {
    * a JavaScript handler gets its answer first. Gives how often the machine was reset by now, its life.
    */
   reset(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
+  /**
+   * The same, leaving nothing behind of what it was: all memory is mapped anew, output that nobody took is
+   * dropped. On the machine's own thread.
+   */
+  recycle(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
 
   // Devices.
   /**
@@ -209,7 +216,8 @@ export interface NativeMachine {
   claimPorts(base: number, length: number): number;
   claimMmio(gpa: bigint, length: number): number;
   unclaim(claim: number): void;
-  completeExit(vcpu: number, data: Uint8Array | KvmsnapError | undefined): void;
+  /** An answer that comes too late, after a kill or a reset, is dropped. */
+  completeExit(vcpu: number, question: number, data: Uint8Array | KvmsnapError | undefined): void;
   /** Raises or lowers a GSI (KVM_IRQ_LINE). */
   setIrqLine(gsi: number, level: boolean): void;
 }

@@ -1,6 +1,7 @@
 /** Ports and MMIO ranges that JavaScript answers for. */
 import { KvmsnapError, requireArgument } from '../errors.js';
-import type { NativeExit, NativeMachine } from '../native/binding.js';
+import type { NativeExit } from '../native/binding.js';
+import type { Handle } from './handle.js';
 
 /** Handlers for a port range. A missing `read` gives ones, a missing `write` drops the value. */
 export interface PortClaim {
@@ -30,15 +31,15 @@ export interface Claim extends Disposable {
 type Answer = Uint8Array | undefined;
 
 export class Claims {
-  readonly #machine: () => NativeMachine;
+  readonly #handle: Handle;
   readonly #handlers = new Map<number, (exit: NativeExit) => Promise<Answer>>();
 
-  constructor(machine: () => NativeMachine) {
-    this.#machine = machine;
+  constructor(handle: Handle) {
+    this.#handle = handle;
   }
 
   ports(claim: PortClaim): Claim {
-    const id = this.#machine().claimPorts(claim.base, claim.length ?? 1);
+    const id = this.#handle.native.claimPorts(claim.base, claim.length ?? 1);
     return this.#add(id, (exit) => answerPort(claim, exit));
   }
 
@@ -47,13 +48,12 @@ export class Claims {
       Number.isSafeInteger(claim.length) && claim.length > 0,
       'an MMIO claim has a length in bytes',
     );
-    const id = this.#machine().claimMmio(claim.base, claim.length);
+    const id = this.#handle.native.claimMmio(claim.base, claim.length);
     return this.#add(id, (exit) => answerMmio(claim, exit));
   }
 
   /** A vCPU waits: ask the handler, and tell the vCPU. Errors poison the machine. */
-  async handle(vcpu: number, id: number, exit: NativeExit): Promise<void> {
-    const machine = this.#machine();
+  async handle(vcpu: number, question: number, id: number, exit: NativeExit): Promise<void> {
     let answer: Uint8Array | KvmsnapError | undefined;
     try {
       const handler = this.#handlers.get(id);
@@ -62,17 +62,21 @@ export class Claims {
     } catch (cause) {
       answer = new KvmsnapError('ERR_HANDLER', `${describe(exit)}: ${textOf(cause)}`, { cause });
     }
-    // Closed or killed while the handler was busy: nobody waits any more.
-    if (machine.status === 'closed' || machine.status === 'poisoned') return;
-    machine.completeExit(vcpu, answer);
+    // Closed while the handler was busy: nobody waits any more.
+    if (this.#handle.status !== 'closed') this.#handle.native.completeExit(vcpu, question, answer);
+  }
+
+  /** The machine goes to another owner. */
+  releaseAll(): void {
+    for (const id of this.#handlers.keys()) this.#handle.native.unclaim(id);
+    this.#handlers.clear();
   }
 
   #add(id: number, handler: (exit: NativeExit) => Promise<Answer>): Claim {
     this.#handlers.set(id, handler);
     const release = () => {
       if (!this.#handlers.delete(id)) return;
-      const machine = this.#machine();
-      if (machine.status !== 'closed') machine.unclaim(id);
+      if (this.#handle.status !== 'closed') this.#handle.native.unclaim(id);
     };
     return { release, [Symbol.dispose]: release };
   }

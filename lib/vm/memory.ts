@@ -1,6 +1,7 @@
 /** Guest RAM, by copy, and its KVM memory slots. */
 import { requireArgument } from '../errors.js';
-import type { NativeMachine, NativeRegion } from '../native/binding.js';
+import type { NativeRegion } from '../native/binding.js';
+import type { Handle } from './handle.js';
 
 /** A KVM memory slot (`struct kvm_userspace_memory_region`). */
 export interface MemorySlot {
@@ -28,11 +29,11 @@ export interface DirtyLog {
 }
 
 export class VmMemory {
-  readonly #machine: () => NativeMachine;
+  readonly #handle: Handle;
 
   /** @internal */
-  constructor(machine: () => NativeMachine) {
-    this.#machine = machine;
+  constructor(handle: Handle) {
+    this.#handle = handle;
   }
 
   /**
@@ -40,22 +41,22 @@ export class VmMemory {
    * `ERR_GUEST_ADDRESS`: not wholly RAM. Any state but closed; a running guest may write meanwhile.
    */
   read(gpa: bigint, length: number): Buffer {
-    return this.#machine().readMemory(gpa, length) as Buffer;
+    return this.#handle.native.readMemory(gpa, length) as Buffer;
   }
 
   /** Copies into guest memory. `ERR_GUEST_ADDRESS`: not wholly RAM, and nothing is written. */
   write(gpa: bigint, bytes: Uint8Array): void {
-    this.#machine().writeMemory(gpa, bytes);
+    this.#handle.native.writeMemory(gpa, bytes);
   }
 
   /** All slots, by address. */
   slots(): Required<MemorySlot>[] {
-    return this.#machine().regions().map(fromRegion);
+    return this.#handle.native.regions().map(fromRegion);
   }
 
   /** KVM_SET_USER_MEMORY_REGION: a new slot of zeros. The machine must not be running. */
   async addSlot(slot: MemorySlot): Promise<void> {
-    await this.#machine().addSlot({
+    await this.#handle.native.addSlot({
       slot: slot.slot,
       gpa: slot.gpa,
       size: slot.size,
@@ -65,7 +66,7 @@ export class VmMemory {
 
   /** KVM_SET_USER_MEMORY_REGION of size 0. What it held is lost. The machine must not be running. */
   async removeSlot(slot: number): Promise<void> {
-    await this.#machine().removeSlot(slot);
+    await this.#handle.native.removeSlot(slot);
   }
 
   /** Changes what a slot logs. The machine must not be running. */
@@ -73,7 +74,7 @@ export class VmMemory {
     slot: number,
     flags: Pick<MemorySlot, 'logDirtyPages' | 'readOnly'>,
   ): Promise<void> {
-    await this.#machine().setSlotFlags(slot, flagsOf(flags));
+    await this.#handle.native.setSlotFlags(slot, flagsOf(flags));
   }
 
   /**
@@ -81,7 +82,7 @@ export class VmMemory {
    * cleared), by the guest or by the host. `ERR_IOCTL` unless the slot logs.
    */
   async getDirtyLog(slot: number): Promise<DirtyLog> {
-    const bitmap = await this.#machine().getDirtyLog(slot);
+    const bitmap = await this.#handle.native.getDirtyLog(slot);
     let count = 0;
     for (const byte of bitmap) count += BITS_IN[byte] as number;
     return { slot, bitmap, count };
@@ -99,7 +100,7 @@ export class VmMemory {
       range.bitmap.length * 8 >= range.pages,
       'the bitmap needs a bit for each page of the range',
     );
-    await this.#machine().clearDirtyLog(slot, range.firstPage, range.pages, range.bitmap);
+    await this.#handle.native.clearDirtyLog(slot, range.firstPage, range.pages, range.bitmap);
   }
 }
 

@@ -14,6 +14,7 @@ import { throwIfAborted } from './abort.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import { Console } from './console.js';
 import type { ForkOptions, Forks } from './fork.js';
+import { Handle } from './handle.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
@@ -22,7 +23,7 @@ import type { Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
 import { Stops } from './stops.js';
-import { Vcpu } from './vcpu.js';
+import { Vcpu, type VcpuExit } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
 export type StopInfo = NativeStop;
@@ -36,7 +37,7 @@ export type StopInfo = NativeStop;
 export class Vm implements AsyncDisposable {
   readonly memory: VmMemory;
   readonly vcpus: readonly Vcpu[];
-  readonly #native: NativeMachine;
+  readonly #handle: Handle;
   readonly #claims: Claims;
   readonly #config: Point['config'];
   readonly #stops: Stops;
@@ -47,18 +48,20 @@ export class Vm implements AsyncDisposable {
   #closing: Promise<void> | undefined;
   /** What it was made from, or last reset to. Its image is this machine's own handle. */
   #origin: Point | undefined;
+  /** Where the native machine goes at the end, if it is a pool's. */
+  #giveBack: ((native: NativeMachine) => void) | undefined;
 
   /** @internal */
   private constructor(native: NativeMachine, config: Point['config'], events: MachineEvents) {
-    this.#native = native;
+    const handle = new Handle(native);
+    this.#handle = handle;
     this.#config = config;
     this.#stops = events.stops;
-    const machine = () => this.#native;
-    this.memory = new VmMemory(machine);
-    this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, machine));
-    this.#claims = new Claims(machine);
+    this.memory = new VmMemory(handle);
+    this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, handle));
+    this.#claims = new Claims(handle);
     const setFlow = (stream: 0 | 1) => (flowing: boolean) => {
-      if (native.status !== 'closed') native.setOutputFlow(stream, flowing);
+      if (this.status !== 'closed') this.#native.setOutputFlow(stream, flowing);
     };
     this.#output = [new OutputGate(setFlow(0)), new OutputGate(setFlow(1))];
     events.vm = this;
@@ -95,6 +98,25 @@ export class Vm implements AsyncDisposable {
     return vm;
   }
 
+  /**
+   * @internal A pool's machine, which stands at that instant in its life number `life`. It goes to
+   * `giveBack`, killed and without claims, instead of being closed.
+   */
+  static fromPool(
+    native: NativeMachine,
+    { config, machine, image }: Point,
+    life: number,
+    giveBack: (native: NativeMachine) => void,
+  ): Vm {
+    const events = new MachineEvents();
+    events.stops.begin(life);
+    native.events = events;
+    const vm = new Vm(native, config, events);
+    vm.#origin = { config, machine, image: image.share() };
+    vm.#giveBack = giveBack;
+    return vm;
+  }
+
   /** Both ways of the serial port COM1. */
   get console(): Console {
     this.#console ??= new Console(this.#output[0], (bytes) => this.#native.serialInput(bytes));
@@ -109,7 +131,7 @@ export class Vm implements AsyncDisposable {
 
   /** `created | running | paused | stopped | poisoned | closed`. */
   get status(): MachineStatus {
-    return this.#native.status;
+    return this.#handle.status;
   }
 
   /** `created` or `paused` to `running`. `ERR_STATE`, `ERR_POISONED`, `ERR_CLOSED`. */
@@ -296,13 +318,23 @@ export class Vm implements AsyncDisposable {
     await native.setVcpu(0, 'regs', encodeRegs(entry.regs, regs));
   }
 
+  get #native(): NativeMachine {
+    return this.#handle.native;
+  }
+
   async #close(): Promise<void> {
     // What the guest wrote while nobody took it comes out before the end of the stream.
     if (this.status !== 'closed') {
       this.#native.setOutputFlow(0, true);
       this.#native.setOutputFlow(1, true);
     }
-    await this.#native.close();
+    if (this.#giveBack) {
+      await this.#native.kill();
+      this.#claims.releaseAll();
+      this.#giveBack(this.#handle.release());
+    } else {
+      await this.#native.close();
+    }
     this.#origin?.image.close();
     for (const gate of this.#output) gate.end();
   }
@@ -321,7 +353,7 @@ class MachineEvents {
     this.vm?.output[stream].take(bytes);
   }
 
-  exit(vcpu: number, claim: number, exit: Parameters<Claims['handle']>[2]): void {
-    void this.vm?.claims.handle(vcpu, claim, exit);
+  exit(vcpu: number, question: number, claim: number, exit: VcpuExit): void {
+    void this.vm?.claims.handle(vcpu, question, claim, exit);
   }
 }

@@ -28,6 +28,8 @@ Napi::Value bytes_to_js(Napi::Env env, const std::vector<uint8_t>& bytes) {
   return from_bytes(env, bytes);
 }
 
+Napi::Value life_to_js(Napi::Env env, uint32_t life) { return Napi::Number::New(env, life); }
+
 VcpuSection to_section(const Napi::Value& value) {
   std::string name = value.ToString();
   std::optional<VcpuSection> section = vcpu_section_by_name(name);
@@ -222,12 +224,19 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
                     Machine& machine) { return machine.reset(instant, image); };
-    auto to_js = [](Napi::Env task_env, uint32_t life) -> Napi::Value {
-      return Napi::Number::New(task_env, life);
-    };
     bool is_short = machine_->memory_size() <= kShortResetMemory;
-    return is_short ? short_job(env, Access::Reset, work, to_js)
-                    : standing_job(env, Access::Reset, work, to_js);
+    return is_short ? short_job(env, Access::Reset, work, life_to_js)
+                    : standing_job(env, Access::Reset, work, life_to_js);
+  });
+}
+
+Napi::Value MachineObject::recycle(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return standing_job(
+        info.Env(), Access::Reset,
+        [instant = prepared_of(info.Env(), info[0]), image = image_of(info.Env(), info[1])](
+            Machine& machine) { return machine.recycle(instant, image); },
+        life_to_js);
   });
 }
 

@@ -41,9 +41,9 @@ class JsMachineEvents final : public MachineEvents {
       if (*target != nullptr) (*target)->on_output(env, stream);
     });
   }
-  void claimed_exit(unsigned vcpu, ClaimId claim, OwnedExit exit) override {
-    queue_->post([target = target_, vcpu, claim, exit = std::move(exit)](Napi::Env env) {
-      if (*target != nullptr) (*target)->on_claimed_exit(env, vcpu, claim, exit);
+  void claimed_exit(unsigned vcpu, uint32_t question, ClaimId claim, OwnedExit exit) override {
+    queue_->post([target = target_, vcpu, question, claim, exit = std::move(exit)](Napi::Env env) {
+      if (*target != nullptr) (*target)->on_claimed_exit(env, vcpu, question, claim, exit);
     });
   }
 
@@ -84,6 +84,7 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::load_state>("loadState"),
                    InstanceMethod<&MachineObject::freeze>("freeze"),
                    InstanceMethod<&MachineObject::reset>("reset"),
+                   InstanceMethod<&MachineObject::recycle>("recycle"),
                    InstanceMethod<&MachineObject::serial_input>("serialInput"),
                    InstanceMethod<&MachineObject::set_output_flow>("setOutputFlow"),
                    InstanceMethod<&MachineObject::claim_ports>("claimPorts"),
@@ -279,13 +280,13 @@ void MachineObject::on_output(Napi::Env env, Stream stream) {
       handlers, {Napi::Number::New(env, stream == Stream::Serial ? 0 : 1), from_bytes(env, bytes)});
 }
 
-void MachineObject::on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim,
+void MachineObject::on_claimed_exit(Napi::Env env, unsigned vcpu, uint32_t question, ClaimId claim,
                                     const OwnedExit& exit) {
   Napi::Object handlers = events();
   if (handlers.IsEmpty()) return;
   handlers.Get("exit").As<Napi::Function>().Call(
-      handlers,
-      {Napi::Number::New(env, vcpu), Napi::Number::New(env, claim), from_exit(env, exit)});
+      handlers, {Napi::Number::New(env, vcpu), Napi::Number::New(env, question),
+                 Napi::Number::New(env, claim), from_exit(env, exit)});
 }
 
 Napi::Value MachineObject::serial_input(const Napi::CallbackInfo& info) {
@@ -327,13 +328,15 @@ void MachineObject::unclaim(const Napi::CallbackInfo& info) {
 void MachineObject::complete_exit(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     uint32_t vcpu = to_uint32(info[0], "vcpu");
-    if (info[1].IsUndefined()) return machine().complete_exit(vcpu, std::vector<uint8_t>{});
-    if (info[1].IsTypedArray()) {
-      return machine().complete_exit(vcpu, to_bytes_copy(info[1], "data"));
+    uint32_t question = to_uint32(info[1], "question");
+    std::variant<std::vector<uint8_t>, Error> answer;
+    if (info[2].IsTypedArray()) {
+      answer = to_bytes_copy(info[2], "data");
+    } else if (!info[2].IsUndefined()) {
+      // A handler that threw: a KvmsnapError, by its message.
+      answer = Error("ERR_HANDLER", to_object(info[2], "data").Get("message").ToString());
     }
-    // A handler that threw: a KvmsnapError, by its message.
-    Napi::Object error = to_object(info[1], "data");
-    machine().complete_exit(vcpu, Error("ERR_HANDLER", error.Get("message").ToString()));
+    machine().complete_exit(vcpu, question, std::move(answer));
   });
 }
 

@@ -66,6 +66,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value load_state(const Napi::CallbackInfo& info);
   Napi::Value freeze(const Napi::CallbackInfo& info);
   Napi::Value reset(const Napi::CallbackInfo& info);
+  Napi::Value recycle(const Napi::CallbackInfo& info);
 
   Napi::Value serial_input(const Napi::CallbackInfo& info);
   void set_output_flow(const Napi::CallbackInfo& info);
@@ -96,7 +97,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void on_closed(Napi::Env env);
   void on_stopped(Napi::Env env, const Stop& stop);
   void on_output(Napi::Env env, Stream stream);
-  void on_claimed_exit(Napi::Env env, unsigned vcpu, ClaimId claim, const OwnedExit& exit);
+  void on_claimed_exit(Napi::Env env, unsigned vcpu, uint32_t question, ClaimId claim,
+                       const OwnedExit& exit);
   /// What JavaScript listens with; empty when it has forgotten the object, which is not running.
   Napi::Object events() const {
     Napi::Object self = Value();

@@ -115,6 +115,12 @@ void GuestMemory::reset(const std::shared_ptr<const Image>& image) {
   for (const auto& region : regions_) region->reset(image);
 }
 
+void GuestMemory::map_anew(const std::shared_ptr<const Image>& image) {
+  std::unique_lock lock(mutex_);
+  for (const auto& region : regions_) require_covered(*image, region->spec());
+  for (const auto& region : regions_) region->map_anew(image);
+}
+
 void GuestMemory::take_host_writes(uint32_t slot, std::span<uint64_t> bitmap) {
   std::shared_lock lock(mutex_);
   find(slot).take_host_writes(bitmap);

@@ -44,6 +44,8 @@ class GuestMemory {
   FrozenMemory freeze();
   /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
   void reset(const std::shared_ptr<const Image>& image);
+  /// The same, whatever it takes: no page that was written stays.
+  void map_anew(const std::shared_ptr<const Image>& image);
 
   /// See Region::take_host_writes.
   void take_host_writes(uint32_t slot, std::span<uint64_t> bitmap);

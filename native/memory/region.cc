@@ -122,8 +122,12 @@ std::shared_ptr<const Image> Region::freeze_private() {
 void Region::reset(const std::shared_ptr<const Image>& image) {
   if (origin_ == image) {
     put_back(scan_private_pages(range_.get(), spec_.size));
-    return;
+  } else {
+    map_anew(image);
   }
+}
+
+void Region::map_anew(const std::shared_ptr<const Image>& image) {
   std::shared_ptr<const Image> part = image->clipped({spec_.gpa, spec_.size});
   // Until it is mapped it may be half of each.
   origin_ = nullptr;

@@ -41,6 +41,8 @@ class Region {
   /// Makes it what `image` says, which covers it: pages written since it was mapped from that image
   /// are put back, and all of it is mapped anew where it holds another. Nobody may write meanwhile.
   void reset(const std::shared_ptr<const Image>& image);
+  /// The same by mapping all of it anew, so that nothing stays of what was written.
+  void map_anew(const std::shared_ptr<const Image>& image);
   /// It holds what `image` says, which covers it: what `reset` to that image can count on.
   void set_origin(std::shared_ptr<const Image> image) { origin_ = std::move(image); }
 

@@ -61,7 +61,7 @@ class MachineEvents {
   /// There is something to `take_output`.
   virtual void output(Stream stream) = 0;
   /// A vCPU touched a claimed range and waits for `complete_exit`.
-  virtual void claimed_exit(unsigned vcpu, ClaimId claim, OwnedExit exit) = 0;
+  virtual void claimed_exit(unsigned vcpu, uint32_t question, ClaimId claim, OwnedExit exit) = 0;
 };
 
 /// Memory and state of one instant.
@@ -121,8 +121,10 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   ClaimId claim_ports(uint16_t base, uint32_t length);
   ClaimId claim_mmio(uint64_t gpa, uint64_t length);
   void release_claim(ClaimId claim);
-  /// For a write `data` is empty. Throws ERR_STATE when the vCPU does not wait for one.
-  void complete_exit(unsigned vcpu, std::variant<std::vector<uint8_t>, Error> data);
+  /// For a write `data` is empty. An answer that comes too late, after a kill or a reset, is
+  /// dropped.
+  void complete_exit(unsigned vcpu, uint32_t question,
+                     std::variant<std::vector<uint8_t>, Error> data);
   void set_irq_line(uint32_t gsi, bool level);
 
   // In a job.
@@ -140,6 +142,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// done nothing, for another kind of machine; when KVM refuses a part the machine is poisoned.
   /// Returns how often that was done, which tells stops before it from stops after it.
   uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
+  /// The same for a machine that goes to another owner: nothing is left of what it was, in memory
+  /// or on its way out.
+  uint32_t recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
   /// What machines like this one are made of, memory and state excepted.
   MachineConfig blueprint() const;
   void add_slot(const RegionSpec& spec);

@@ -78,6 +78,17 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
   return life;
 }
 
+uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
+  require_same_kind(instant);
+  memory_.map_anew(image);
+  uint32_t life = reset(instant, image);
+  for (OutputBuffer* output : {&serial_output_, &debug_output_}) {
+    output->take();
+    output->set_flowing(true);
+  }
+  return life;
+}
+
 MachineConfig Machine::blueprint() const {
   MachineConfig config = config_;
   config.regions = memory_.regions();

@@ -208,7 +208,8 @@ void Machine::refuse_ram(const MmioExit& mmio) const {
 
 void Machine::ask_owner(unsigned index, ClaimId claim, const Exit& exit) {
   std::optional<Vcpu::Answer> answer = vcpus_[index]->wait_for_answer(
-      [&] { events_->claimed_exit(index, claim, own(exit)); }, [&] { return abandoned(); });
+      [&](uint32_t question) { events_->claimed_exit(index, question, claim, own(exit)); },
+      [&] { return abandoned(); });
   // Killed or closed while it waited: the guest does not go on.
   if (!answer) return;
   if (const Error* error = std::get_if<Error>(&*answer)) throw *error;
@@ -222,11 +223,10 @@ void Machine::ask_owner(unsigned index, ClaimId claim, const Exit& exit) {
   std::memcpy(data.data(), bytes.data(), bytes.size());
 }
 
-void Machine::complete_exit(unsigned index, std::variant<std::vector<uint8_t>, Error> data) {
+void Machine::complete_exit(unsigned index, uint32_t question,
+                            std::variant<std::vector<uint8_t>, Error> data) {
   require_open();
-  if (!vcpu(index).answer(std::move(data))) {
-    throw Error("ERR_STATE", "vCPU " + std::to_string(index) + " does not wait for an answer");
-  }
+  vcpu(index).answer(question, std::move(data));
 }
 
 void Machine::stop(StopReason reason, uint32_t code) {

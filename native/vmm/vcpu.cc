@@ -27,23 +27,24 @@ void Vcpu::step(bool single) {
   steps_ = single;
 }
 
-std::optional<Vcpu::Answer> Vcpu::wait_for_answer(const std::function<void()>& ask,
+std::optional<Vcpu::Answer> Vcpu::wait_for_answer(const std::function<void(uint32_t)>& ask,
                                                   const std::function<bool()>& give_up) {
   std::unique_lock lock(mutex_);
   waiting_ = true;
   answer_.reset();
+  uint32_t question = ++question_;
   lock.unlock();
-  ask();
+  ask(question);
   lock.lock();
   answered_.wait(lock, [&] { return answer_.has_value() || give_up(); });
   waiting_ = false;
   return std::move(answer_);
 }
 
-bool Vcpu::answer(Answer answer) {
+bool Vcpu::answer(uint32_t question, Answer answer) {
   {
     std::lock_guard lock(mutex_);
-    if (!waiting_ || answer_.has_value()) return false;
+    if (!waiting_ || question != question_ || answer_.has_value()) return false;
     answer_ = std::move(answer);
   }
   answered_.notify_all();

@@ -42,10 +42,11 @@ class Vcpu {
 
   /// Waits for the answer to a claimed exit, or until `give_up()`: then there is none.
   using Answer = std::variant<std::vector<uint8_t>, Error>;
-  std::optional<Answer> wait_for_answer(const std::function<void()>& ask,
+  /// `ask` gets the number of the question.
+  std::optional<Answer> wait_for_answer(const std::function<void(uint32_t)>& ask,
                                         const std::function<bool()>& give_up);
-  /// False when the vCPU does not wait for one.
-  bool answer(Answer answer);
+  /// False when the vCPU does not wait for the answer to that question (any more).
+  bool answer(uint32_t question, Answer answer);
   void wake();
 
   /// The instruction of the last exit is not finished: KVM does that at the next KVM_RUN.
@@ -62,6 +63,7 @@ class Vcpu {
   std::mutex mutex_;
   std::condition_variable answered_;
   bool waiting_ = false;
+  uint32_t question_ = 0;
   std::optional<Answer> answer_;
 };
 

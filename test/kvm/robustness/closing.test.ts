@@ -47,7 +47,7 @@ const DIRECT: Record<string, (machine: NativeMachine) => unknown> = {
   claimPorts: (m) => m.claimPorts(0x80, 1),
   claimMmio: (m) => m.claimMmio(0x1000000n, 4096),
   unclaim: (m) => m.unclaim(1),
-  completeExit: (m) => m.completeExit(0, undefined),
+  completeExit: (m) => m.completeExit(0, 1, undefined),
   answerVcpu: (m) => m.answerVcpu(0, new Uint8Array(1)),
   setIrqLine: (m) => m.setIrqLine(4, true),
 };

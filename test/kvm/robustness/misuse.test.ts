@@ -234,7 +234,7 @@ describe('arguments that close what they are given to', () => {
           },
         }),
       (m: Any, trap: () => Any) =>
-        m.completeExit(0, {
+        m.completeExit(0, 1, {
           get message() {
             trap();
             return 'x';
@@ -385,12 +385,16 @@ describe('handlers of claims', () => {
     const heard = new Heard();
     const machine = await rawMachine(ASK, heard);
     machine.claimPorts(0x80, 1);
-    expect(() => machine.completeExit(0, new Uint8Array(1))).toThrow(
-      expect.objectContaining({ code: 'ERR_STATE' }),
-    );
+    machine.completeExit(0, 1, new Uint8Array(2));
     await machine.resume();
     await until('the guest asks', () => heard.asked.length > 0);
-    machine.completeExit(0, new Uint8Array(2));
+    const { question } = heard.asked[0]!;
+    machine.completeExit(0, question + 1, new Uint8Array(2));
+    machine.completeExit(0, question, new Uint8Array(1));
+    await until('the guest asks again', () => heard.asked.length > 1);
+    machine.completeExit(0, question, new Uint8Array(2));
+    expect(heard.stops).toEqual([]);
+    machine.completeExit(0, heard.asked[1]!.question, new Uint8Array(2));
     await until('it is poisoned', () => heard.stops.length > 0);
     expect(heard.stops[0]).toMatchObject({ reason: 'error', error: { code: 'ERR_HANDLER' } });
   });

@@ -24,15 +24,15 @@ export const TALK = [0xe6, 0xe9, 0xeb, 0xfc];
 
 export class Heard implements NativeEvents {
   readonly stops: NativeStop[] = [];
-  readonly asked: { vcpu: number; claim: number; exit: NativeExit }[] = [];
+  readonly asked: { vcpu: number; question: number; claim: number; exit: NativeExit }[] = [];
   onAsk: () => void = () => {};
 
   stopped(stop: NativeStop): void {
     this.stops.push(stop);
   }
   output(): void {}
-  exit(vcpu: number, claim: number, exit: NativeExit): void {
-    this.asked.push({ vcpu, claim, exit });
+  exit(vcpu: number, question: number, claim: number, exit: NativeExit): void {
+    this.asked.push({ vcpu, question, claim, exit });
     this.onAsk();
   }
 }

@@ -1,0 +1,288 @@
+/** Machines made in advance for one snapshot. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { KvmsnapError, requireArgument } from '../errors.js';
+import type { NativeMachine } from '../native/binding.js';
+import { nativeBinding } from '../native/load.js';
+import { throwIfAborted } from './abort.js';
+import type { MemorySnapshot } from './memory-snapshot.js';
+import type { Point } from './point.js';
+import type { Snapshot } from './snapshot.js';
+import { Vm } from './vm.js';
+
+export interface PoolOptions {
+  /** How many machines wait, ready, to be taken; default 4. They are made in the background. */
+  size?: number;
+  /** How many there are at most, taken ones included; default 64. Beyond, `get` waits. */
+  max?: number;
+}
+
+/** What a pool has and what it did, since it was made. */
+export interface PoolStats {
+  /** Machines ready to be taken. */
+  idle: number;
+  /** Machines that were taken and not closed. */
+  taken: number;
+  /** Machines that are being emptied for the next one. */
+  recycling: number;
+  /** Calls of `get` that wait for a machine. */
+  waiting: number;
+  /** Machines made, of all that were handed out or wait. */
+  made: number;
+  /** Machines handed out. */
+  handedOut: number;
+  /** Machines that came back and were emptied for another use. */
+  recycled: number;
+  /** Machines that came back changed, or failed, and were closed. */
+  discarded: number;
+}
+
+interface Waiter {
+  resolve: (vm: Vm) => void;
+  reject: (error: unknown) => void;
+}
+
+const MOST = 1_000_000;
+
+/**
+ * Hands out machines that stand at a snapshot's instant, many times faster than they are made: VM, vCPUs
+ * and slots are there, and get memory and state. Closing such a machine gives it back. The next one who
+ * gets it finds nothing of what it was.
+ *
+ * @example
+ * await using pool = await Pool.create(snapshot, { size: 8 });
+ * await using vm = await pool.get();
+ */
+export class Pool implements AsyncDisposable {
+  readonly #point: Point;
+  readonly #size: number;
+  readonly #max: number;
+  readonly #idle: NativeMachine[] = [];
+  readonly #waiters: Waiter[] = [];
+  readonly #closing = new Set<Promise<void>>();
+  #taken = 0;
+  #recycling = 0;
+  #made = 0;
+  #handedOut = 0;
+  #recycled = 0;
+  #discarded = 0;
+  #refilling: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
+
+  private constructor(point: Point, size: number, max: number) {
+    this.#point = point;
+    this.#size = size;
+    this.#max = max;
+  }
+
+  /**
+   * A pool for a snapshot, which may be closed afterwards, with its machines made. `ERR_INVALID_ARGUMENT`,
+   * `ERR_SNAPSHOT_INCOMPATIBLE`, `ERR_IOCTL`.
+   */
+  static async create(
+    snapshot: Snapshot | MemorySnapshot,
+    options: PoolOptions = {},
+  ): Promise<Pool> {
+    const { size = 4, max = Math.max(64, size) } = options;
+    requireArgument(
+      Number.isInteger(size) && size >= 0 && Number.isInteger(max) && max >= 1 && max <= MOST,
+      `a pool has a whole number of machines: size from 0, max from 1 to ${MOST}`,
+    );
+    requireArgument(
+      size <= max,
+      'a pool cannot keep more machines ready (size) than it may have (max)',
+    );
+    const point = await snapshot.point();
+    const pool = new Pool({ ...point, image: point.image.share() }, size, max);
+    try {
+      while (pool.#idle.length < size) {
+        pool.#idle.push(await pool.#make());
+        await nextTurn();
+      }
+      return pool;
+    } catch (error) {
+      await pool.close();
+      throw error;
+    }
+  }
+
+  /**
+   * A machine, paused at the snapshot's instant. Waits while all machines that there may be are taken.
+   * `ERR_CLOSED`, `ERR_ABORTED`, `ERR_IOCTL`.
+   */
+  async get(options: { signal?: AbortSignal } = {}): Promise<Vm> {
+    const { signal } = options;
+    throwIfAborted(signal);
+    this.#requireOpen();
+    const native = this.#idle.pop();
+    if (native !== undefined) return this.#handOut(native);
+    if (this.#count() < this.#max) {
+      this.#taken++;
+      const made = await this.#make().catch((error: unknown) => {
+        this.#taken--;
+        throw error;
+      });
+      this.#taken--;
+      return this.#handOut(made);
+    }
+    return this.#wait(signal);
+  }
+
+  get stats(): PoolStats {
+    return {
+      idle: this.#idle.length,
+      taken: this.#taken,
+      recycling: this.#recycling,
+      waiting: this.#waiters.length,
+      made: this.#made,
+      handedOut: this.#handedOut,
+      recycled: this.#recycled,
+      discarded: this.#discarded,
+    };
+  }
+
+  /**
+   * Closes the machines that wait; those that are taken are closed when they come back. Calls of `get`
+   * that wait fail with `ERR_CLOSED`. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new KvmsnapError('ERR_CLOSED', 'the pool was closed');
+  }
+
+  #count(): number {
+    return this.#idle.length + this.#taken + this.#recycling;
+  }
+
+  async #make(): Promise<NativeMachine> {
+    const native = await nativeBinding().createMachine(
+      this.#point.machine,
+      SILENT,
+      this.#point.image,
+    );
+    this.#made++;
+    return native;
+  }
+
+  async #handOut(native: NativeMachine): Promise<Vm> {
+    this.#taken++;
+    try {
+      const { machine, image } = this.#point;
+      const life = await native.reset(machine, image);
+      this.#requireOpen();
+      this.#handedOut++;
+      this.#refill();
+      return Vm.fromPool(native, this.#point, life, (back) => void this.#takeBack(back));
+    } catch (error) {
+      this.#taken--;
+      this.#discard(native);
+      throw error;
+    }
+  }
+
+  async #takeBack(native: NativeMachine): Promise<void> {
+    native.events = SILENT;
+    this.#taken--;
+    // Slots and their flags are its user's to change, and a pool's machines have none of that.
+    const changed = native.regions().some(({ flags }) => flags !== 0);
+    if (this.#closed || changed) return this.#discard(native);
+    this.#recycling++;
+    try {
+      await native.recycle(this.#point.machine, this.#point.image);
+      native.ref();
+      this.#recycling--;
+    } catch {
+      this.#recycling--;
+      return this.#discard(native);
+    }
+    if (this.#closed) return this.#discard(native);
+    this.#recycled++;
+    const waiter = this.#waiters.shift();
+    if (waiter) this.#handOut(native).then(waiter.resolve, waiter.reject);
+    // A burst leaves more than are to be kept.
+    else if (this.#idle.length < this.#size) this.#idle.push(native);
+    else this.#discard(native);
+  }
+
+  #discard(native: NativeMachine): void {
+    this.#discarded++;
+    const closing = native.close().finally(() => this.#closing.delete(closing));
+    this.#closing.add(closing);
+    this.#refill();
+  }
+
+  /** Makes what is missing, one machine a turn of the event loop. */
+  #refill(): void {
+    this.#refilling ??= (async () => {
+      await nextTurn();
+      while (!this.#closed && this.#lacks()) {
+        const native = await this.#make();
+        const waiter = this.#waiters.shift();
+        if (this.#closed) this.#discard(native);
+        else if (waiter) this.#handOut(native).then(waiter.resolve, waiter.reject);
+        else this.#idle.push(native);
+        await nextTurn();
+      }
+    })()
+      .catch((error: unknown) => {
+        // Those who wait hear why; a later `get` tries again and says so itself.
+        for (const { reject } of this.#waiters.splice(0)) reject(error);
+      })
+      .finally(() => {
+        this.#refilling = undefined;
+      });
+  }
+
+  #lacks(): boolean {
+    const wanted = this.#waiters.length > 0 || this.#idle.length + this.#recycling < this.#size;
+    return wanted && this.#count() < this.#max;
+  }
+
+  #wait(signal: AbortSignal | undefined): Promise<Vm> {
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        resolve: (vm) => {
+          signal?.removeEventListener('abort', abort);
+          resolve(vm);
+        },
+        reject: (error) => {
+          signal?.removeEventListener('abort', abort);
+          reject(error);
+        },
+      };
+      const abort = () => {
+        const at = this.#waiters.indexOf(waiter);
+        // Already on its way: it is handed out.
+        if (at < 0) return;
+        this.#waiters.splice(at, 1);
+        waiter.reject(
+          new KvmsnapError('ERR_ABORTED', 'the call was aborted', { cause: signal?.reason }),
+        );
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      this.#waiters.push(waiter);
+    });
+  }
+
+  async #close(): Promise<void> {
+    // After `#closed` was set, which it is when the first await gives way.
+    await Promise.resolve();
+    for (const { reject } of this.#waiters.splice(0)) {
+      reject(new KvmsnapError('ERR_CLOSED', 'the pool was closed'));
+    }
+    await this.#refilling;
+    for (const native of this.#idle.splice(0)) this.#discard(native);
+    await Promise.all(this.#closing);
+    this.#point.image.close();
+  }
+}
+
+/** For machines that nobody has. */
+const SILENT = { stopped() {}, output() {}, exit() {} };
