@@ -10,9 +10,12 @@ import type { Snapshot } from './snapshot.js';
 import { Vm } from './vm.js';
 
 export interface PoolOptions {
-  /** How many machines wait, ready, to be taken; default 4. They are made in the background. */
+  /**
+   * How many machines wait at least, ready to be taken; default 4. What is missing is made in the
+   * background; machines that come back all stay.
+   */
   size?: number;
-  /** How many there are at most, taken ones included; default 64. Beyond, `get` waits. */
+  /** How many there are at most, taken ones included; default 64, or `size`. Beyond, `get` waits. */
   max?: number;
 }
 
@@ -206,9 +209,7 @@ export class Pool implements AsyncDisposable {
     this.#recycled++;
     const waiter = this.#waiters.shift();
     if (waiter) this.#handOut(native).then(waiter.resolve, waiter.reject);
-    // A burst leaves more than are to be kept.
-    else if (this.#idle.length < this.#size) this.#idle.push(native);
-    else this.#discard(native);
+    else this.#idle.push(native);
   }
 
   #discard(native: NativeMachine): void {
