@@ -12,7 +12,7 @@ export const KVM_CPUID_ENTRY2 = struct('kvm_cpuid_entry2', {
   function: u32,
   /** Subleaf: ECX of the instruction, where `flags` says so. */
   index: u32,
-  /** {@link KVM_CPUID_FLAG_SIGNIFICANT_INDEX}. */
+  /** `KVM_CPUID_FLAG_SIGNIFICANT_INDEX`. */
   flags: u32,
   eax: u32,
   ebx: u32,

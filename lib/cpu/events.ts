@@ -34,7 +34,7 @@ export const KVM_VCPU_EVENTS = struct('kvm_vcpu_events', {
   }),
   nmi: struct('nmi', { injected: u8, pending: u8, masked: u8, pad: pad(1) }),
   sipi_vector: u32,
-  /** {@link KVM_VCPUEVENT_VALID}. */
+  /** `KVM_VCPUEVENT_VALID`. */
   flags: u32,
   smi: struct('smi', { smm: u8, pending: u8, smm_inside_nmi: u8, latched_init: u8 }),
   triple_fault: struct('triple_fault', { pending: u8 }),
@@ -56,7 +56,7 @@ export const KVM_MP_STATE_NAMES: Readonly<Record<number, string>> = {
 
 /** `struct kvm_mp_state`: KVM_GET_MP_STATE, KVM_SET_MP_STATE. */
 export const KVM_MP_STATE = struct('kvm_mp_state', {
-  /** {@link KVM_MP_STATE_NAMES}. */
+  /** `KVM_MP_STATE_NAMES`. */
   mp_state: u32,
 });
 export interface MpState extends Decoded<typeof KVM_MP_STATE> {}

@@ -131,7 +131,7 @@ export const KVM_CLOCK_FLAGS = { TSC_STABLE: 2, REALTIME: 4, HOST_TSC: 8 } as co
 export const KVM_CLOCK_DATA = struct('kvm_clock_data', {
   /** kvmclock, in nanoseconds. */
   clock: u64,
-  /** {@link KVM_CLOCK_FLAGS}: what else is valid. */
+  /** `KVM_CLOCK_FLAGS`: what else is valid. */
   flags: u32,
   pad0: pad(4),
   /** Host CLOCK_REALTIME at the same instant, in nanoseconds. */

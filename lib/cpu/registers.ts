@@ -75,7 +75,7 @@ export const KVM_SREGS2 = struct('kvm_sregs2', {
   efer: u64,
   /** IA32_APIC_BASE. */
   apic_base: u64,
-  /** {@link KVM_SREGS2_FLAGS_PDPTRS_VALID}. */
+  /** `KVM_SREGS2_FLAGS_PDPTRS_VALID`. */
   flags: u64,
   pdptrs: array(u64, 4),
 });

@@ -10,7 +10,8 @@ import type { Handle } from './handle.js';
 /** Why a vCPU came back from KVM_RUN (Documentation/virt/kvm/api.rst, "struct kvm_run"). */
 export type VcpuExit = NativeExit;
 
-type PatchableSection = Exclude<VcpuSection, 'cpuid2' | 'msrs'>;
+/** What {@link Vcpu.get} and {@link Vcpu.set} take: MSRs and CPUID have calls of their own. */
+export type PatchableSection = Exclude<VcpuSection, 'cpuid2' | 'msrs'>;
 
 /**
  * A vCPU of a machine that is not running: `ERR_STATE` otherwise. Reading also works on a poisoned
