@@ -31,6 +31,25 @@ export const GROUPS = [
     ]),
   },
   {
+    name: 'fork',
+    floorGroups: ['forks'],
+    figures: both([
+      { name: 'cold_fork_ready', aim: 1.25 },
+      { name: 'cold_fork_first_exit' },
+      { name: 'pooled_fork_ready', aim: 1.5 },
+      { name: 'pooled_fork_first_exit' },
+    ]),
+  },
+  {
+    name: 'reset',
+    floorGroups: ['reset'],
+    figures: both([
+      { name: 'reset_10_pages', aim: 1.5 },
+      { name: 'reset_100_pages' },
+      { name: 'reset_1000_pages', aim: 1.3 },
+    ]),
+  },
+  {
     name: 'freeze',
     floorGroups: ['freeze'],
     figures: [

@@ -1,0 +1,52 @@
+// New machines from a snapshot in memory: made from nothing (cold), and taken from a pool.
+import { Pool } from '../../../dist/index.js';
+import { createMachine, figureOf, fillMemory, runToReady, setPages } from '../machines.mjs';
+
+async function snapshotOf(kind, memory) {
+  const vm = await createMachine(kind, memory);
+  fillMemory(vm, memory);
+  await setPages(vm, 10);
+  const snapshot = await vm.snapshot();
+  await vm.close();
+  return snapshot;
+}
+
+async function measureCold(kind, snapshot, { runs, record, now }) {
+  const closing = [];
+  for (let i = 0; i < runs; i++) {
+    const start = now();
+    const vm = await snapshot.restore();
+    record(figureOf(kind, 'cold_fork_ready'), now() - start);
+    await runToReady(vm);
+    record(figureOf(kind, 'cold_fork_first_exit'), now() - start);
+    // As in restore.mjs.
+    const closed = vm.close();
+    if (kind === 'full') closing.push(closed);
+    else await closed;
+  }
+  await Promise.all(closing);
+}
+
+async function measurePooled(kind, snapshot, { runs, record, now }) {
+  const pool = await Pool.create(snapshot, { size: 1, max: 2 });
+  for (let i = 0; i < runs; i++) {
+    const start = now();
+    const vm = await pool.get();
+    record(figureOf(kind, 'pooled_fork_ready'), now() - start);
+    await runToReady(vm);
+    record(figureOf(kind, 'pooled_fork_first_exit'), now() - start);
+    await vm.close();
+    // Until it is there again: what is measured is taking one, not waiting for one.
+    while (pool.stats.recycling > 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await pool.close();
+}
+
+export async function measure(context) {
+  for (const kind of ['least', 'full']) {
+    const snapshot = await snapshotOf(kind, context.memory);
+    await measureCold(kind, snapshot, context);
+    await measurePooled(kind, snapshot, context);
+    snapshot.close();
+  }
+}

@@ -1,0 +1,30 @@
+// A machine that has written some pages goes back to its snapshot.
+import assert from 'node:assert/strict';
+import { GUEST_ABI } from '../../../dist/native/guest-abi.js';
+import { createMachine, figureOf, fillMemory, runToReady, setPages } from '../machines.mjs';
+
+/** One pass over its pages. */
+async function runToPass(vm) {
+  const exit = await vm.vcpus[0].run();
+  assert(exit.kind === 'io' && exit.port === GUEST_ABI.PORT_PASS, `exit ${exit.kind}`);
+}
+
+export async function measure({ memory, runs, record, now }) {
+  for (const kind of ['least', 'full']) {
+    const vm = await createMachine(kind, memory);
+    fillMemory(vm, memory);
+    for (const pages of [10, 100, 1000]) {
+      await setPages(vm, pages);
+      const snapshot = await vm.snapshot();
+      for (let i = -1; i < runs; i++) {
+        await runToReady(vm);
+        await runToPass(vm);
+        const start = now();
+        await vm.reset(snapshot);
+        if (i >= 0) record(figureOf(kind, `reset_${pages}_pages`), now() - start);
+      }
+      snapshot.close();
+    }
+    await vm.close();
+  }
+}
