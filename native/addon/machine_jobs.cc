@@ -15,9 +15,6 @@ namespace {
 
 using Access = Machine::Access;
 
-// To find what was written takes up to 8 ms a GiB.
-constexpr uint64_t kShortResetMemory = uint64_t{1} << 30;
-
 struct FrozenMachine {
   MachineConfig config;
   FrozenMemory memory;
@@ -224,9 +221,8 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
                     Machine& machine) { return machine.reset(instant, image); };
-    bool is_short = machine_->memory_size() <= kShortResetMemory;
-    return is_short ? short_job(env, Access::Reset, work, life_to_js)
-                    : standing_job(env, Access::Reset, work, life_to_js);
+    return machine_->resets_fast() ? short_job(env, Access::Reset, work, life_to_js)
+                                   : standing_job(env, Access::Reset, work, life_to_js);
   });
 }
 

@@ -97,20 +97,26 @@ void scan_by_reading(int fd, uint64_t host, uint64_t size, std::vector<HostRun>&
   }
 }
 
+// The process's own, opened once: it stays right for as long as the process does.
+int pagemap() {
+  static const UniqueFd file(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  if (!file) throw Error("ERR_SYSTEM", "/proc/self/pagemap could not be opened", "open", ENOENT);
+  return file.get();
+}
+
 }  // namespace
 
 std::vector<HostRun> scan_private_pages(const uint8_t* host, uint64_t size) {
   static std::atomic<bool> has_ioctl = true;
-  UniqueFd fd(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-  if (!fd) throw_system("open", "/proc/self/pagemap");
+  int fd = pagemap();
   std::vector<HostRun> runs;
   uint64_t start = reinterpret_cast<uintptr_t>(host);
   if (has_ioctl) {
-    if (scan_by_ioctl(fd.get(), start, size, runs)) return runs;
+    if (scan_by_ioctl(fd, start, size, runs)) return runs;
     has_ioctl = false;
     runs.clear();
   }
-  scan_by_reading(fd.get(), start, size, runs);
+  scan_by_reading(fd, start, size, runs);
   return runs;
 }
 

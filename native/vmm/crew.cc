@@ -101,11 +101,13 @@ bool Crew::begin_job() {
 void Crew::end_job() {
   std::lock_guard lock(mutex_);
   job_in_progress_ = false;
-  refresh();
+  // Else nobody waits for that.
+  if (running_ || dismissed_ || !jobs_.empty()) refresh();
 }
 
 void Crew::set_running(bool running, std::optional<unsigned> only) {
   std::lock_guard lock(mutex_);
+  if (running_ == running && only_ == only) return;
   running_ = running;
   only_ = only;
   refresh();

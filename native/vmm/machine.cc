@@ -105,11 +105,6 @@ void Machine::build() {
   crew_.enlist(run_pages);
 }
 
-uint64_t Machine::memory_size() const {
-  RamSizes sizes = ram_sizes();
-  return sizes.below_4g + sizes.above_4g;
-}
-
 RamSizes Machine::ram_sizes() const {
   RamSizes sizes;
   for (const RegionSpec& spec : config_.regions) {
@@ -252,7 +247,7 @@ bool Machine::try_standing(Access access, const std::function<void()>& work) {
   require_standing(access);
   BlockedSignals blocked;
   return crew_.try_job([&] {
-    if (!at_rest()) return false;
+    if (!at_rest(access)) return false;
     work();
     return true;
   });

@@ -86,8 +86,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   Status status() const;
   unsigned vcpu_count() const { return static_cast<unsigned>(config_.cpuid.size()); }
   bool irqchip() const { return config_.irqchip; }
-  /// Bytes of RAM that it was made with.
-  uint64_t memory_size() const;
+  /// Whether a reset takes well under a millisecond. To find what was written takes up to 8 ms a
+  /// GiB.
+  bool resets_fast() const;
 
   // Life. Wrong states throw ERR_STATE, ERR_POISONED or ERR_CLOSED.
   void resume();
@@ -202,8 +203,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
   void finish_solo(std::variant<OwnedExit, Error> result);
-  /// Whether nothing is left for KVM_RUN to finish. In a job.
-  bool at_rest() const;
+  /// Whether nothing is left that a vCPU's own thread has to finish in KVM_RUN before such work. In
+  /// a job.
+  bool at_rest(Access access);
   bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
   void inject_pending_timer(unsigned index);
   /// Settles every vCPU, and notes what its timer does.
@@ -226,6 +228,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   ClaimId next_claim_ = 1;
 
   std::atomic<bool> killed_ = false;
+  /// The first time KVM may take its time: see Translations.
+  std::atomic<bool> reset_before_ = false;
 
   OutputBuffer serial_output_;
   OutputBuffer debug_output_;

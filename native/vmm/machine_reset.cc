@@ -12,6 +12,8 @@ namespace {
 // An access takes a few exits; a string instruction one for each page it touches.
 constexpr unsigned kMostPieces = 1 << 16;
 
+constexpr uint64_t kFastResetMemory = uint64_t{1} << 30;
+
 }  // namespace
 
 // KVM finishes an access at the next KVM_RUN, after any state that is set before. So it is finished
@@ -68,6 +70,7 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
     }
     memory_.reset(image);
     translations_.forget(vm_);
+    reset_before_ = true;
     apply_state(*instant.state, &VcpuRegisters::load);
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();
@@ -76,6 +79,11 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
     throw;
   }
   return life;
+}
+
+bool Machine::resets_fast() const {
+  RamSizes sizes = ram_sizes();
+  return sizes.below_4g + sizes.above_4g <= kFastResetMemory && reset_before_;
 }
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {

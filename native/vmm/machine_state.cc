@@ -46,9 +46,15 @@ void Machine::inject_pending_timer(unsigned index) {
   settle(index);
 }
 
-bool Machine::at_rest() const {
-  return std::all_of(vcpus_.begin(), vcpus_.end(), [](const auto& cpu) {
-    return !cpu->incomplete && cpu->registers().timer_noted();
+bool Machine::at_rest(Access access) {
+  return std::all_of(vcpus_.begin(), vcpus_.end(), [&](const auto& cpu) {
+    if (cpu->incomplete) return false;
+    VcpuRegisters& registers = cpu->registers();
+    // A reset does not want to know what the timer did.
+    if (access == Access::Reset || registers.timer_noted()) return true;
+    if (registers.has_countdown_timer()) return false;
+    registers.note_timer();
+    return true;
   });
 }
 

@@ -20,12 +20,13 @@ bool parameter_is_set(const char* path) {
   return file && ::read(file.get(), &value, 1) == 1 && (value == 'Y' || value == '1');
 }
 
-bool has_nested_paging() {
-  return parameter_is_set("/sys/module/kvm_intel/parameters/ept") ||
-         parameter_is_set("/sys/module/kvm_amd/parameters/npt");
-}
-
 }  // namespace
+
+bool has_nested_paging() {
+  static const bool nested = parameter_is_set("/sys/module/kvm_intel/parameters/ept") ||
+                             parameter_is_set("/sys/module/kvm_amd/parameters/npt");
+  return nested;
+}
 
 uint32_t reserved_slot() {
   static const uint32_t slot =
@@ -34,8 +35,7 @@ uint32_t reserved_slot() {
 }
 
 void Translations::forget(const VmFd& vm) {
-  static const bool nested_paging = has_nested_paging();
-  if (nested_paging) return;
+  if (has_nested_paging()) return;
   bool first = page_.get() == nullptr;
   if (first) page_ = Mapping(kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   auto put = [&] {

@@ -8,6 +8,7 @@
 #include "kvm/kvm.h"
 #include "memory/region_spec.h"
 #include "vmm/saveable_msrs.h"
+#include "vmm/translations.h"
 
 namespace kvmsnap {
 
@@ -269,7 +270,7 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) 
     tsc_khz_ = 0;
   }
   // sregs before the LAPIC: they hold the APIC base, which says whether and in which mode it is on.
-  if (present == nullptr) flush_guest_tlb(state[VcpuSection::Sregs2]);
+  if (present == nullptr && has_nested_paging()) flush_guest_tlb(state[VcpuSection::Sregs2]);
   load_section(VcpuSection::Sregs2);
   load_section(VcpuSection::Regs);
   // XCR0 before the state that it enables.
