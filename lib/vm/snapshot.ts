@@ -9,6 +9,7 @@ import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
+import { dirtyLogOf } from './options.js';
 import type { SnapshotStats } from './save.js';
 import { Vm } from './vm.js';
 
@@ -18,6 +19,8 @@ export interface RestoreOptions {
   ignore?: readonly Difference['kind'][];
   /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2; default false. */
   manualDirtyLog?: boolean;
+  /** Entries of each vCPU's dirty ring; see `VmOptions`. Default: none. */
+  dirtyRing?: number;
   signal?: AbortSignal;
 }
 
@@ -82,8 +85,9 @@ export class Snapshot implements Disposable {
     const opened = await this.#open();
     const { loaded, image } = opened;
     this.#requireCompatible(loaded, options.ignore ?? []);
-    opened.usual ??= prepare(loaded, false);
-    const { config, machine } = options.manualDirtyLog ? prepare(loaded, true) : opened.usual;
+    opened.usual ??= prepare(loaded, {});
+    const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
+    const { config, machine } = usual ? opened.usual : prepare(loaded, options);
     const vm = await Vm.fromConfig(config, { machine, image });
     if (options.signal?.aborted) {
       await vm.close();
@@ -132,12 +136,15 @@ export class Snapshot implements Disposable {
   }
 }
 
-function prepare(loaded: LoadedSnapshot, manualDirtyLog: boolean): Prepared {
+function prepare(
+  loaded: LoadedSnapshot,
+  options: Pick<RestoreOptions, 'manualDirtyLog' | 'dirtyRing'>,
+): Prepared {
   const { machine } = loaded.config;
   const config: NativeMachineConfig = {
     regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
     irqchip: machine.irqchip,
-    manualDirtyLog,
+    ...dirtyLogOf(options),
     devices: machine.devices,
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
