@@ -8,6 +8,21 @@ export type { CpuidEntry } from './cpu/cpuid-entries.js';
 export { MSR, type MsrEntry, msrIndex, msrName } from './cpu/msrs.js';
 export type { DescriptorTable, Regs, Segment, Sregs } from './cpu/registers.js';
 export type { CpuTemplate } from './cpu/template.js';
+export {
+  dirtyRate,
+  type HeatMap,
+  heatMap,
+  redirtyHistogram,
+  writableWorkingSet,
+} from './dirty/analysis.js';
+export {
+  DirtyEpoch,
+  type DirtySlot,
+  type PageRun,
+  TRACKERS,
+  type TrackerName,
+} from './dirty/epoch.js';
+export type { DirtyOptions } from './dirty/track.js';
 export { ERROR_CODES, type ErrorCode, KvmsnapError } from './errors.js';
 export type { MachineStatus, RawMachineState } from './native/binding.js';
 export type { Difference } from './snapshot/compat.js';

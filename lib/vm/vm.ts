@@ -1,6 +1,8 @@
 /** A machine. */
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
+import type { DirtyEpoch } from '../dirty/epoch.js';
+import { type DirtyOptions, trackDirty } from '../dirty/track.js';
 import type { KvmsnapError } from '../errors.js';
 import type {
   MachineStatus,
@@ -43,6 +45,7 @@ export class Vm implements AsyncDisposable {
   // Streams cost more than the rest of this object: made for those who use them.
   #console: Console | undefined;
   #debug: OutputStream | undefined;
+  #ended: AbortController | undefined;
   #closing: Promise<void> | undefined;
 
   /** @internal */
@@ -207,6 +210,18 @@ export class Vm implements AsyncDisposable {
     return new Snapshot(store, digest, options.tag, stats);
   }
 
+  /**
+   * Tracks which pages are written: `for await (const epoch of vm.dirty({ tracker: 'bitmap' })) …`.
+   * Tracking starts with the loop and stops when it is left, and what tracking changed is restored.
+   * It works in every state but `poisoned` and goes on across snapshots. When the guest ends there is
+   * a last epoch; closing the machine ends the loop. `ERR_STATE`: another tracker is at work, or the
+   * machine was not made for this one; `ERR_KVM_CAPABILITY`, `ERR_SYSTEM`: the host has no such
+   * tracker; `ERR_ABORTED`, `ERR_POISONED`.
+   */
+  dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
+    return trackDirty({ native: this.#native, ended: this.#whenEnded() }, options);
+  }
+
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
   async saveState(): Promise<RawMachineState> {
     return this.#native.saveState();
@@ -238,6 +253,16 @@ export class Vm implements AsyncDisposable {
     return this.#claims;
   }
 
+  #whenEnded(): AbortSignal {
+    if (this.#ended === undefined) {
+      const ended = new AbortController();
+      this.#ended = ended;
+      this.#stopped.then(() => ended.abort());
+      if (this.#closing) ended.abort();
+    }
+    return this.#ended.signal;
+  }
+
   async #load({ writes, entry }: BootPlan): Promise<void> {
     for (const { gpa, data } of writes) this.#native.writeMemory(gpa, data);
     const native = this.#native;
@@ -248,6 +273,7 @@ export class Vm implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    this.#ended?.abort();
     // What the guest wrote while nobody took it comes out before the end of the stream.
     if (this.status !== 'closed') {
       this.#native.setOutputFlow(0, true);
