@@ -6,10 +6,12 @@
 // Memory  GUEST_LINES + 64 * rsi: the vCPU's line. The host fills in GUEST_ROUND_* and stores
 //         GUEST_COMMAND_GO at GUEST_ROUND_COMMAND last, which the guest sets to 0. Then it writes
 //         GUEST_ROUND_COUNT pages of those GUEST_ROUND_RANGE from GUEST_ROUND_BASE up: in order and
-//         over again if the seed is 0, else at random (xorshift64, modulo the range). Written is: the
+//         over again if the seed is 0, those that the host put into the journal if it is -1, else at
+//         random (xorshift64, modulo the range). Written is: the
 //         first u64 of the page counts up; then the page's number in the range goes to the journal,
 //         unless that is 0; then GUEST_ROUND_WRITTEN counts up, from 0 in each round.
-//         GUEST_ROUND_DONE counts rounds. Any other command ends a round that is under way, and is
+//         GUEST_ROUND_DONE counts rounds, and GUEST_SCRATCH + 8 * rsi has the ticks of the TSC that the
+//         last one took. Any other command ends a round that is under way, and is
 //         set to 0 when the guest waits for the next.
 // Ports   GUEST_PORT_READY once from each vCPU.
 #include "abi.h"
@@ -19,6 +21,7 @@
         .globl  _start
 _start: mov     %rsi, %rbx
         and     $63, %ebx
+        lea     GUEST_DATA + GUEST_SCRATCH(, %rbx, 8), %r15
         shl     $6, %ebx
         lea     GUEST_DATA + GUEST_LINES(%rbx), %rbp
         announce
@@ -40,6 +43,9 @@ round:  movq    $0, GUEST_ROUND_WRITTEN(%rbp)
         mov     GUEST_ROUND_JOURNAL(%rbp), %r12
         movq    $0, GUEST_ROUND_COMMAND(%rbp)
         xor     %r13d, %r13d                    // pages written
+        rdtsc
+        shl     $32, %rdx
+        lea     (%rdx, %rax), %r14              // when it began
 
 next:   cmp     %r10, %r13
         jae     done
@@ -48,6 +54,8 @@ next:   cmp     %r10, %r13
         mov     %r13, %rax
         test    %r11, %r11
         jz      1f
+        cmp     $-1, %r11
+        je      3f
         mov     %r11, %rax
         shl     $13, %rax
         xor     %rax, %r11
@@ -70,5 +78,13 @@ next:   cmp     %r10, %r13
         mov     %r13, GUEST_ROUND_WRITTEN(%rbp)
         jmp     next
 
-done:   incq    GUEST_ROUND_DONE(%rbp)
+3:      mov     (%r12, %r13, 8), %rax
+        jmp     1b
+
+done:   rdtsc
+        shl     $32, %rdx
+        add     %rdx, %rax
+        sub     %r14, %rax
+        mov     %rax, (%r15)
+        incq    GUEST_ROUND_DONE(%rbp)
         jmp     wait
