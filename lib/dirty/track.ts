@@ -1,5 +1,5 @@
 /** The loop over `vm.dirty()`. */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { type ErrorCode, KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeMachine } from '../native/binding.js';
 import { throwIfAborted } from '../vm/abort.js';
@@ -66,9 +66,11 @@ export async function* trackDirty(
 }
 
 async function until(due: number, wake: AbortSignal): Promise<void> {
-  // At least one turn of the event loop, so that a loop without breaks stops nobody else.
-  const wait = Math.max(0, due - performance.now());
-  if (!wake.aborted) await sleep(wait, undefined, { signal: wake }).catch(() => undefined);
+  if (wake.aborted) return;
+  const wait = due - performance.now();
+  // A turn of the event loop in any case, so that a loop without breaks stops nobody else.
+  if (wait <= 0) await turn();
+  else await sleep(wait, undefined, { signal: wake }).catch(() => undefined);
 }
 
 async function stop(native: NativeMachine): Promise<void> {
