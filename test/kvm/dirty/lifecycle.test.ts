@@ -65,6 +65,17 @@ describe.each(TRACKERS)('the loop with %s', (tracker) => {
     await stop();
   });
 
+  it('works on a machine with interrupt controllers', async () => {
+    const vm = await bootDirtier({ ...machineFor(tracker), irqchip: true });
+    const { next, stop } = await harvester(vm, tracker);
+    expectNone(missed(await write(vm, { pages: 3000, seed: 5, range: 9000 }), await next()));
+    await stop();
+    // Tracking again begins from nothing.
+    const { next: again, stop: stopAgain } = await harvester(vm, tracker);
+    expectNone(missed(await write(vm, { pages: 10 }), await again()));
+    await stopAgain();
+  });
+
   it('ends when the machine is closed, at once', async () => {
     const vm = await bootDirtier(machineFor(tracker));
     begin(vm, { pages: 2 ** 40, range: 50, journal: false });

@@ -52,6 +52,8 @@ export function begin(vm: Vm, round: Round): void {
   set(ABI.ROUND_COUNT, pages);
   set(ABI.ROUND_SEED, seed);
   set(ABI.ROUND_JOURNAL, journal ? JOURNALS + BigInt(vcpu * JOURNAL_BYTES) : 0n);
+  // The journal of the round before is over, whenever the guest begins with this one.
+  set(ABI.ROUND_WRITTEN, 0);
   set(ABI.ROUND_COMMAND, ABI.COMMAND_GO);
 }
 
