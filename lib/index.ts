@@ -17,6 +17,21 @@ export type { VcpuSectionValue } from './cpu/sections.js';
 export type { Patch } from './cpu/struct.js';
 export type { CpuidClear, CpuTemplate } from './cpu/template.js';
 export type { Xsave } from './cpu/xsave.js';
+export {
+  dirtyRate,
+  type HeatMap,
+  heatMap,
+  redirtyHistogram,
+  writableWorkingSet,
+} from './dirty/analysis.js';
+export {
+  DirtyEpoch,
+  type DirtySlot,
+  type PageRun,
+  TRACKERS,
+  type TrackerName,
+} from './dirty/epoch.js';
+export type { DirtyOptions } from './dirty/track.js';
 export { ERROR_CODES, type ErrorCode, KvmsnapError, type KvmsnapErrorOptions } from './errors.js';
 export type {
   MachineStatus,

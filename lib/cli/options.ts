@@ -1,6 +1,6 @@
 /** Options that several commands share. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { parseDetachKey, parseName } from './values.js';
+import { parseDetachKey, parseInteger, parseName } from './values.js';
 
 export const withJson = (command: Command): Command =>
   command.option('--json', 'print JSON for programs');
@@ -13,6 +13,13 @@ export const withDetachKey = (command: Command): Command =>
     new Option('--detach-key <key>', 'key that leaves the console; none: no such key')
       .default(parseDetachKey('ctrl-]'), 'ctrl-]')
       .argParser(parseDetachKey),
+  );
+
+export const withDirtyRing = (command: Command): Command =>
+  command.option(
+    '--dirty-ring <entries>',
+    'ring for `kvmsnap dirty --tracker ring`, as 4096, for each vCPU',
+    parseInteger(1, 1_048_576),
   );
 
 /** Where a new machine runs, and who watches it. */

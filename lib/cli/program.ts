@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { product } from '../snapshot/product.js';
 import { addConsole } from './commands/console.js';
 import { addDemo } from './commands/demo.js';
+import { addDirty } from './commands/dirty.js';
 import { addDoctor } from './commands/doctor.js';
 import { addInspect } from './commands/inspect.js';
 import { addPauseAndResume } from './commands/power.js';
@@ -39,6 +40,7 @@ export function buildProgram(exit: Exit): Command {
   addPauseAndResume(program);
   addStop(program);
   addSnapshot(program);
+  addDirty(program, exit);
   addRestore(program, exit);
   addStoreCommands(program);
   addInspect(program);

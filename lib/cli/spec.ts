@@ -14,11 +14,15 @@ const address = z
   .regex(/^\d{1,20}$/)
   .transform(BigInt);
 
+/** Entries of each vCPU's dirty ring. */
+const dirtyRing = z.int().positive().max(1_048_576).optional();
+
 const shared = {
   /** Bytes. */
   memory: z.int().positive(),
   vcpus: z.int().positive(),
   irqchip: z.boolean(),
+  dirtyRing,
   devices: z.strictObject({
     serial: z.boolean().optional(),
     i8042: z.boolean().optional(),
@@ -59,6 +63,7 @@ export const specSchema = z.discriminatedUnion('kind', [
     store: path,
     ref: z.string().min(1).max(256),
     ignore: z.array(z.enum(DIFFERENCE_KINDS)),
+    dirtyRing,
   }),
 ]);
 export type MachineSpec = z.infer<typeof specSchema>;
@@ -74,14 +79,16 @@ export function describeSpec(spec: MachineSpec): string {
 
 /** The machine, not started. */
 export async function makeVm(spec: MachineSpec): Promise<Vm> {
+  const tracking = spec.dirtyRing === undefined ? {} : { dirtyRing: spec.dirtyRing };
   if (spec.kind === 'snapshot') {
     using snapshot = await Snapshot.open(spec.store, spec.ref);
-    return await snapshot.restore({ ignore: spec.ignore });
+    return await snapshot.restore({ ignore: spec.ignore, ...tracking });
   }
   const devices = Object.fromEntries(
     Object.entries(spec.devices).filter(([, value]) => value !== undefined),
   );
-  const machine = { memory: spec.memory, vcpus: spec.vcpus, irqchip: spec.irqchip, devices };
+  const { memory, vcpus, irqchip } = spec;
+  const machine = { memory, vcpus, irqchip, devices, ...tracking };
   if (spec.kind === 'linux') {
     return Vm.create({
       ...machine,

@@ -71,13 +71,13 @@ export function collectPairs(
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
 }
 
-const DURATION_UNITS: Record<string, number> = { s: 1e3, m: 60e3, h: 3600e3, d: 86400e3 };
+const DURATION_UNITS: Record<string, number> = { ms: 1, s: 1e3, m: 60e3, h: 3600e3, d: 86400e3 };
 
-/** `0`, `30s`, `10m`, `24h`, `7d`: milliseconds. */
+/** `0`, `100ms`, `30s`, `10m`, `24h`, `7d`: milliseconds. */
 export function parseDuration(text: string): number {
   if (text === '0') return 0;
-  const match = /^(\d{1,6})([smhd])$/.exec(text);
-  if (!match) throw new InvalidArgumentError('Give a duration such as 30s, 10m, 24h or 7d.');
+  const match = /^(\d{1,6})(ms|[smhd])$/.exec(text);
+  if (!match) throw new InvalidArgumentError('Give a duration such as 100ms, 30s, 10m, 24h or 7d.');
   return Number(match[1]) * (DURATION_UNITS[match[2] as string] as number);
 }
 

@@ -78,6 +78,8 @@ export interface NativeMachineConfig {
   irqchip: boolean;
   /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: getDirtyLog reads only, clearDirtyLog re-arms. */
   manualDirtyLog: boolean;
+  /** Entries of each vCPU's dirty ring (KVM_CAP_DIRTY_LOG_RING); none: slots have logs instead. */
+  dirtyRing?: number;
   devices: NativeDevices;
   /** One `kvm_cpuid_entry2[]` for each vCPU; its length is the number of vCPUs. */
   cpuid: Uint8Array[];
@@ -146,6 +148,18 @@ export interface NativeEvents {
   exit(vcpu: number, question: number, claim: number, exit: NativeExit): void;
 }
 
+/** The pages of one slot that were written. */
+export interface NativeDirtySlot {
+  slot: number;
+  gpa: bigint;
+  /** Size of the slot in pages. */
+  pages: number;
+  /** How many bits are set. */
+  count: number;
+  /** Bit n % 8 of byte n / 8 is page n. */
+  bitmap: Uint8Array;
+}
+
 export interface NativeMachine {
   readonly status: MachineStatus;
   /** Who hears of events. */
@@ -175,6 +189,13 @@ export interface NativeMachine {
   getDirtyLog(slot: number): Promise<Uint8Array>;
   /** KVM_CLEAR_DIRTY_LOG; needs `manualDirtyLog`. `firstPage` is a multiple of 64. */
   clearDirtyLog(slot: number, firstPage: number, pages: number, bitmap: Uint8Array): Promise<void>;
+
+  // Dirty tracking, one tracker at a time: else ERR_STATE. Any state but poisoned and closed.
+  /** `bitmap`, `bitmap-manual`, `ring`, `uffd-wp`, `pagemap`, `cow`. */
+  startTracking(tracker: string): Promise<void>;
+  /** What was written since the last call. `lostUs`: guest time that went into tracking since. */
+  harvestDirty(): Promise<{ slots: NativeDirtySlot[]; harvestUs: number; lostUs: number }>;
+  stopTracking(): Promise<void>;
 
   // Registers: the machine must not be running.
   getVcpu(vcpu: number, section: VcpuSection): Promise<Uint8Array>;

@@ -18,6 +18,7 @@ const LONG_RING0: GuestInfo = { format: 'elf', mode: 'long', rings: [0] };
 /** Every guest that the build makes, by name. */
 export const GUESTS = {
   counter: LONG_ANY,
+  dirtier: LONG_ANY,
   hostile: LONG_ANY,
   lapic: LONG_RING0,
   pattern: LONG_ANY,

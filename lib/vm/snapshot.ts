@@ -10,6 +10,7 @@ import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
 import { type ForkOptions, type Forks, forkMany, forksOf } from './fork.js';
+import { dirtyLogOf } from './options.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
 import { Vm } from './vm.js';
@@ -20,6 +21,8 @@ export interface RestoreOptions {
   ignore?: readonly Difference['kind'][];
   /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2; default false. */
   manualDirtyLog?: boolean;
+  /** Entries of each vCPU's dirty ring; see `VmOptions`. Default: none. */
+  dirtyRing?: number;
   signal?: AbortSignal;
 }
 
@@ -78,9 +81,8 @@ export class Snapshot implements HasPoint, Disposable {
     throwIfAborted(options.signal);
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
-    const vm = await Vm.fromPoint(
-      options.manualDirtyLog ? pointOf(opened, true) : usualPoint(opened),
-    );
+    const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
+    const vm = await Vm.fromPoint(usual ? usualPoint(opened) : pointOf(opened, options));
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);
@@ -146,16 +148,19 @@ export class Snapshot implements HasPoint, Disposable {
 }
 
 function usualPoint(opened: Opened): Point {
-  opened.usual ??= pointOf(opened, false);
+  opened.usual ??= pointOf(opened, {});
   return opened.usual;
 }
 
-function pointOf({ loaded, image }: Opened, manualDirtyLog: boolean): Point {
+function pointOf(
+  { loaded, image }: Opened,
+  options: Pick<RestoreOptions, 'manualDirtyLog' | 'dirtyRing'>,
+): Point {
   const { irqchip, devices } = loaded.config.machine;
   const machine = nativeBinding().prepareMachine({
     regions: loaded.regions.map((region) => ({ ...region, flags: 0 })),
     irqchip,
-    manualDirtyLog,
+    ...dirtyLogOf(options),
     devices,
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,

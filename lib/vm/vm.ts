@@ -1,6 +1,8 @@
 /** A machine. */
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
+import type { DirtyEpoch } from '../dirty/epoch.js';
+import { type DirtyOptions, trackDirty } from '../dirty/track.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type {
   MachineStatus,
@@ -45,6 +47,7 @@ export class Vm implements AsyncDisposable {
   // Streams cost more than the rest of this object: made for those who use them.
   #console: Console | undefined;
   #debug: OutputStream | undefined;
+  #ended: AbortController | undefined;
   #closing: Promise<void> | undefined;
   /** What it was made from, or last reset to. Its image is this machine's own handle. */
   #origin: Point | undefined;
@@ -92,10 +95,17 @@ export class Vm implements AsyncDisposable {
   /** @internal A machine as it was at that instant, paused. */
   static async fromPoint({ config, machine, image }: Point): Promise<Vm> {
     const events = new MachineEvents();
-    const native = await nativeBinding().createMachine(machine, events, image);
-    const vm = new Vm(native, config, events);
-    vm.#origin = { config, machine, image: image.share() };
-    return vm;
+    // Before anything is waited for: the snapshot may be closed meanwhile.
+    const origin = { config, machine, image: image.share() };
+    try {
+      const native = await nativeBinding().createMachine(machine, events, image);
+      const vm = new Vm(native, config, events);
+      vm.#origin = origin;
+      return vm;
+    } catch (error) {
+      origin.image.close();
+      throw error;
+    }
   }
 
   /**
@@ -268,9 +278,23 @@ export class Vm implements AsyncDisposable {
       );
     }
     this.#stops.begin(await this.#native.reset(point.machine, point.image));
+    // Of the life that is over.
+    this.#ended = undefined;
     if (to === undefined) return;
     this.#origin?.image.close();
     this.#origin = { ...point, image: point.image.share() };
+  }
+
+  /**
+   * Tracks which pages are written: `for await (const epoch of vm.dirty({ tracker: 'bitmap' })) …`.
+   * Tracking starts with the loop and stops when it is left, and what tracking changed is restored.
+   * It works in every state but `poisoned` and goes on across snapshots. When the guest ends there is
+   * a last epoch; closing the machine ends the loop. `ERR_STATE`: another tracker is at work, or the
+   * machine was not made for this one; `ERR_KVM_CAPABILITY`, `ERR_SYSTEM`: the host has no such
+   * tracker; `ERR_ABORTED`, `ERR_POISONED`.
+   */
+  dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
+    return trackDirty({ native: this.#native, ended: this.#whenEnded() }, options);
   }
 
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
@@ -309,6 +333,16 @@ export class Vm implements AsyncDisposable {
     return { point: { config: this.#config, machine, image }, pauseMs: pauseUs / 1000 };
   }
 
+  #whenEnded(): AbortSignal {
+    if (this.#ended === undefined) {
+      const ended = new AbortController();
+      this.#ended = ended;
+      this.#stops.wait().then(() => ended.abort());
+      if (this.#closing) ended.abort();
+    }
+    return this.#ended.signal;
+  }
+
   async #load({ writes, entry }: BootPlan): Promise<void> {
     for (const { gpa, data } of writes) this.#native.writeMemory(gpa, data);
     const native = this.#native;
@@ -323,6 +357,7 @@ export class Vm implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    this.#ended?.abort();
     // What the guest wrote while nobody took it comes out before the end of the stream.
     if (this.status !== 'closed') {
       this.#native.setOutputFlow(0, true);

@@ -56,6 +56,10 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value get_dirty_log(const Napi::CallbackInfo& info);
   Napi::Value clear_dirty_log(const Napi::CallbackInfo& info);
 
+  Napi::Value start_tracking(const Napi::CallbackInfo& info);
+  Napi::Value harvest_dirty(const Napi::CallbackInfo& info);
+  Napi::Value stop_tracking(const Napi::CallbackInfo& info);
+
   Napi::Value get_vcpu(const Napi::CallbackInfo& info);
   Napi::Value set_vcpu(const Napi::CallbackInfo& info);
   Napi::Value get_msrs(const Napi::CallbackInfo& info);

@@ -106,6 +106,8 @@ MachineConfig to_config(const Napi::Value& value) {
   }
   config.irqchip = to_bool(object.Get("irqchip"), "irqchip");
   config.manual_dirty_log = to_bool(object.Get("manualDirtyLog"), "manualDirtyLog");
+  Napi::Value dirty_ring = object.Get("dirtyRing");
+  if (!dirty_ring.IsUndefined()) config.dirty_ring = to_uint32(dirty_ring, "dirtyRing");
   config.devices = to_devices(to_object(object.Get("devices"), "devices"));
   Napi::Array cpuid = to_array(object.Get("cpuid"), "cpuid");
   for (uint32_t i = 0; i < cpuid.Length(); i++) {

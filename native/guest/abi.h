@@ -58,9 +58,19 @@
 #define GUEST_SCRATCH 0x100  // per guest, 0x700 bytes
 // One u64 for each interrupt vector: how many times its handler ran.
 #define GUEST_VECTORS 0x800
-// One 64-byte line for each vCPU, its count in the first u64 (smp, smp-ring3); ports: operations;
-// serial-irq: received bytes.
+// One 64-byte line for each vCPU, its count in the first u64 (smp, smp-ring3), or GUEST_ROUND_*
+// (dirtier); ports: operations; serial-irq: received bytes.
 #define GUEST_LINES 0x1000
+
+// Offsets in a line of dirtier's: u64 each.
+#define GUEST_ROUND_COMMAND 0x00
+#define GUEST_ROUND_DONE 0x08     // rounds done
+#define GUEST_ROUND_BASE 0x10     // address of the first page
+#define GUEST_ROUND_RANGE 0x18    // pages to choose from
+#define GUEST_ROUND_COUNT 0x20    // pages to write
+#define GUEST_ROUND_SEED 0x28     // of the random order; 0: in order
+#define GUEST_ROUND_JOURNAL 0x30  // address of u64 for each page written; 0: none
+#define GUEST_ROUND_WRITTEN 0x38  // pages written in this round
 
 // Phases.
 #define GUEST_PHASE_START 0

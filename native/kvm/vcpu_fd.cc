@@ -2,6 +2,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "kvm/error.h"
 #include "kvm/flexible.h"
@@ -26,6 +27,11 @@ void set_struct(int fd, unsigned long request, const T& value, const char* name)
 
 VcpuFd::VcpuFd(UniqueFd fd, size_t mmap_size)
     : fd_(std::move(fd)), run_(mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get()) {}
+
+Mapping VcpuFd::map_dirty_ring(size_t bytes) const {
+  return Mapping(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(),
+                 static_cast<off_t>(KVM_DIRTY_LOG_PAGE_OFFSET) * ::getpagesize());
+}
 
 int VcpuFd::enter() const { return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0; }
 

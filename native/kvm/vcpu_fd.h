@@ -21,6 +21,9 @@ class VcpuFd {
   /// Bytes of `run()` and of the data pages behind it, which exits point into.
   size_t run_size() const { return run_.size(); }
 
+  /// The vCPU's dirty ring of `bytes` (KVM_CAP_DIRTY_LOG_RING, enabled before the vCPU was made).
+  Mapping map_dirty_ring(size_t bytes) const;
+
   /// KVM_RUN. Returns 0 on an exit, or the errno: EINTR and EAGAIN are part of normal life.
   int enter() const;
 

@@ -99,6 +99,10 @@ void VmFd::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
   if (::ioctl(fd_.get(), KVM_CLEAR_DIRTY_LOG, &clear) < 0) throw_ioctl("KVM_CLEAR_DIRTY_LOG");
 }
 
+void VmFd::reset_dirty_rings() const {
+  if (::ioctl(fd_.get(), KVM_RESET_DIRTY_RINGS, 0) < 0) throw_ioctl("KVM_RESET_DIRTY_RINGS");
+}
+
 int VmFd::check_extension(int capability) const {
   int value = ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, capability);
   if (value < 0) throw_ioctl("KVM_CHECK_EXTENSION");

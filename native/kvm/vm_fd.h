@@ -45,6 +45,8 @@ class VmFd {
   /// KVM_CLEAR_DIRTY_LOG (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
   void clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
                        std::span<uint64_t> bitmap) const;
+  /// KVM_RESET_DIRTY_RINGS (KVM_CAP_DIRTY_LOG_RING): watches pages again whose entries were taken.
+  void reset_dirty_rings() const;
   /// KVM_CHECK_EXTENSION on the VM, for capabilities that differ from VM to VM.
   int check_extension(int capability) const;
 

@@ -1,4 +1,4 @@
-// Which pages of a private mapping are the process's own: written since it was mapped.
+// Which pages of a mapping were written: since it was mapped, or since they were protected.
 #pragma once
 
 #include <cstdint>
@@ -18,5 +18,10 @@ struct HostRun {
 /// PAGEMAP_SCAN (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) where there is one, else
 /// /proc/self/pagemap, whose bit 61 cannot tell the zero page: it may give clean pages too.
 std::vector<HostRun> scan_private_pages(const uint8_t* host, uint64_t size);
+
+/// The pages in [host, host + size) written since they were protected by a Userfault that is Async,
+/// as maximal runs, protected again: reading and protecting a page is one step. Throws ERR_SYSTEM
+/// where there is no PAGEMAP_SCAN, or no such protection.
+std::vector<HostRun> take_written_pages(const uint8_t* host, uint64_t size);
 
 }  // namespace kvmsnap

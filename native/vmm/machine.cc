@@ -68,13 +68,13 @@ void Machine::build() {
   vm_ = Kvm::instance().create_vm();
   vm_.set_identity_map_address(kIdentityMapAddress);
   vm_.set_tss_address(kTssAddress);
-  if (config_.manual_dirty_log) {
-    vm_.enable_capability(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
-  }
+  if (config_.manual_dirty_log) slots_.set_manual(true);
+  // Before the first vCPU, which gets its ring when it is made.
+  if (config_.dirty_ring > 0) rings_ = std::make_unique<DirtyRings>(vm_, config_.dirty_ring);
   // Slots before the irqchip: on a VM that has one, each waits some 10 ms for a grace period.
   for (const RegionSpec& spec : config_.regions) {
     memory_.add(spec, config_.image);
-    map_slot(spec);
+    slots_.map(spec);
   }
   // Regions keep the files that they map. Here they would stay open until this object is collected.
   config_.image.reset();
@@ -89,6 +89,7 @@ void Machine::build() {
     vcpus_.push_back(std::make_unique<Vcpu>(vm_.create_vcpu(number), number, config_.irqchip,
                                             config_.cpuid[index]));
     run_pages.push_back(&vcpus_.back()->fd().run());
+    if (rings_ != nullptr) rings_->add(vcpus_.back()->fd());
   }
   devices_ = std::make_unique<DeviceSet>(
       config_.devices, vm_, config_.irqchip,
@@ -117,6 +118,8 @@ void Machine::destroy() {
   // In the order of the members, reversed, so that nothing refers to what is gone.
   vcpus_.clear();
   devices_.reset();
+  tracking_.drop();
+  rings_.reset();
   vm_ = VmFd();
   memory_.clear();
   std::vector<std::function<void()>> callbacks;

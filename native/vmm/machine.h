@@ -15,8 +15,11 @@
 #include "memory/guest_memory.h"
 #include "vmm/crew.h"
 #include "vmm/device_set.h"
+#include "vmm/dirty_ring.h"
+#include "vmm/dirty_tracking.h"
 #include "vmm/exit.h"
 #include "vmm/machine_state.h"
+#include "vmm/memory_slots.h"
 #include "vmm/output_buffer.h"
 #include "vmm/translations.h"
 #include "vmm/vcpu.h"
@@ -31,6 +34,8 @@ struct MachineConfig {
   bool irqchip = false;
   /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: `dirty_log` reads only, `clear_dirty_log` re-arms.
   bool manual_dirty_log = false;
+  /// Entries of each vCPU's dirty ring; 0: none, and slots have logs instead.
+  uint32_t dirty_ring = 0;
   DeviceChoice devices;
   /// `kvm_cpuid_entry2[]` for each vCPU; its length is their number.
   std::vector<std::vector<uint8_t>> cpuid;
@@ -154,6 +159,11 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   std::vector<uint64_t> dirty_log(uint32_t slot);
   void clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
                        std::span<uint64_t> bitmap);
+  /// One tracker at a time: else ERR_STATE. See DirtyTracking.
+  void start_tracking(TrackerKind kind);
+  /// `asked` is when the guest was first kicked.
+  DirtyEpoch harvest_dirty(std::chrono::steady_clock::time_point asked);
+  void stop_tracking();
 
  private:
   struct Solo {
@@ -166,7 +176,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
 
   void build();
   void destroy();
-  void map_slot(const RegionSpec& spec) const;
+  void require_log(const char* call) const;
   Vcpu& vcpu(unsigned index);
   /// With `mutex_` held: throws unless the status is one of `allowed`.
   void require(std::initializer_list<Status> allowed, const char* call) const;
@@ -202,6 +212,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void fail(const Error& error);
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
+  /// False when that is not why it came back.
+  bool drain_full_ring(const Exit& exit);
   void finish_solo(std::variant<OwnedExit, Error> result);
   /// Whether nothing is left that a vCPU's own thread has to finish in KVM_RUN before such work. In
   /// a job.
@@ -239,6 +251,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   GuestMemory memory_;
   Translations translations_;
   VmFd vm_;
+  MemorySlots slots_{vm_, memory_};
+  std::unique_ptr<DirtyRings> rings_;
+  DirtyTracking tracking_;
   std::unique_ptr<DeviceSet> devices_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   Crew crew_;

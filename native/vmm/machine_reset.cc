@@ -68,7 +68,7 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
       abandon_exit(index);
       vcpus_[index]->step(false);
     }
-    memory_.reset(image);
+    tracking_.remap(memory_, [&] { memory_.reset(image); });
     translations_.forget(vm_);
     reset_before_ = true;
     apply_state(*instant.state, &VcpuRegisters::load);
@@ -88,6 +88,7 @@ bool Machine::resets_fast() const {
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
   require_same_kind(instant);
+  tracking_.require_none("recycling");
   memory_.map_anew(image);
   uint32_t life = reset(instant, image);
   for (OutputBuffer* output : {&serial_output_, &debug_output_}) {

@@ -106,7 +106,15 @@ void Machine::throttle(unsigned index) {
   if (waited) excuse_absence(*vcpus_[index]);
 }
 
+bool Machine::drain_full_ring(const Exit& exit) {
+  if (rings_ == nullptr || !std::holds_alternative<DirtyRingFullExit>(exit)) return false;
+  rings_->drain_full();
+  return true;
+}
+
 void Machine::handle_exit(unsigned index, const Exit& exit) {
+  // Even when the exit is handed out: KVM would give no other.
+  bool drained = drain_full_ring(exit);
   if (deliver_solo(index, exit, false)) return;
   std::visit(
       Overloaded{
@@ -143,7 +151,7 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           },
           [&](const InterruptedExit&) {},
           [&](const DirtyRingFullExit&) {
-            fail(guest_crash("a dirty ring is full, and none is in use"));
+            if (!drained) fail(guest_crash("a dirty ring is full, and none is in use"));
           },
           [&](const UnsupportedExit& unknown) {
             fail(guest_crash("KVM exit reason " + std::to_string(unknown.reason) +

@@ -38,6 +38,10 @@ void Machine::inject_pending_timer(unsigned index) {
     PendingKick pending;
     cpu.fd().unblock_signals_in_guest(true);
     exit = decode_exit(cpu.fd().enter(), cpu.fd().run(), cpu.fd().run_size());
+    // KVM looks at the ring before anything else.
+    while (drain_full_ring(exit)) {
+      exit = decode_exit(cpu.fd().enter(), cpu.fd().run(), cpu.fd().run_size());
+    }
     cpu.fd().unblock_signals_in_guest(false);
   }
   if (std::holds_alternative<InterruptedExit>(exit)) return;
@@ -122,7 +126,7 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   bool was_running = status() == Status::Running;
   Frozen frozen;
   frozen.state = std::make_shared<const MachineState>(save_state());
-  frozen.memory = memory_.freeze();
+  tracking_.remap(memory_, [&] { frozen.memory = memory_.freeze(); });
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {
     finish_solo(own(InterruptedExit{}));
@@ -135,77 +139,55 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   return frozen;
 }
 
-void Machine::map_slot(const RegionSpec& spec) const {
-  vm_.set_user_memory_region(
-      {.slot = spec.slot,
-       .flags = spec.flags,
-       .guest_phys_addr = spec.gpa,
-       .memory_size = spec.size,
-       .userspace_addr = reinterpret_cast<uintptr_t>(memory_.host(spec.slot))});
-}
-
 void Machine::add_slot(const RegionSpec& spec) {
   if (spec.slot >= reserved_slot()) {
     throw Error("ERR_INVALID_ARGUMENT",
                 "memory slots are numbered 0 to " + std::to_string(reserved_slot() - 1));
   }
-  memory_.add(spec, nullptr);
-  try {
-    map_slot(spec);
-  } catch (...) {
-    memory_.remove(spec.slot);
-    throw;
-  }
+  tracking_.require_none("adding a slot");
+  slots_.add(spec);
 }
 
 void Machine::remove_slot(uint32_t slot) {
-  RegionSpec spec = memory_.region(slot);
-  vm_.set_user_memory_region({.slot = slot, .guest_phys_addr = spec.gpa, .memory_size = 0});
-  memory_.remove(slot);
+  tracking_.require_none("removing a slot");
+  slots_.remove(slot);
 }
 
 void Machine::set_slot_flags(uint32_t slot, uint32_t flags) {
-  RegionSpec spec = memory_.region(slot);
-  spec.flags = flags;
-  map_slot(spec);
-  memory_.set_flags(slot, flags);
+  tracking_.require_none("changing what a slot logs");
+  slots_.set_flags(slot, flags);
 }
 
 std::vector<uint64_t> Machine::dirty_log(uint32_t slot) {
-  RegionSpec spec = memory_.region(slot);
-  std::vector<uint64_t> bitmap((spec.size / kPageSize + 63) / 64);
-  vm_.dirty_log(slot, bitmap);
-  if (config_.manual_dirty_log) {
-    memory_.join_host_writes(slot, bitmap);
-  } else {
-    memory_.take_host_writes(slot, bitmap);
-  }
-  return bitmap;
+  require_log("reading a dirty log");
+  return slots_.read_log(slot);
 }
 
 void Machine::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
                               std::span<uint64_t> bitmap) {
-  if (!config_.manual_dirty_log) {
-    throw Error("ERR_STATE",
-                "reading the dirty log of this machine clears it: to clear it in chunks make the "
-                "machine with manualDirtyLog");
-  }
-  RegionSpec spec = memory_.region(slot);
-  uint64_t total = spec.size / kPageSize;
-  // Documentation/virt/kvm/api.rst 4.117: whole words, but at the end of the slot.
-  bool ends_well = pages % 64 == 0 || first_page + pages == total;
-  if (first_page % 64 != 0 || !ends_well || first_page > total || pages > total - first_page ||
-      bitmap.size() * 64 < pages) {
-    throw Error("ERR_INVALID_ARGUMENT",
-                "the range to clear starts and ends at a multiple of 64 pages, or at the slot's "
-                "end, and comes with a bit for each page");
-  }
-  // Bits beyond the range are no part of it, though they are in its last word.
-  bitmap = bitmap.first((pages + 63) / 64);
-  if (pages % 64 != 0) bitmap.back() &= (uint64_t{1} << pages % 64) - 1;
-  // The host's first: a page that it writes meanwhile is named again, not forgotten.
-  memory_.forget_host_writes(slot, first_page, bitmap);
-  vm_.clear_dirty_log(slot, first_page, pages, bitmap);
+  require_log("clearing a dirty log");
+  slots_.clear_log(slot, first_page, pages, bitmap);
 }
+
+void Machine::require_log(const char* call) const {
+  tracking_.require_none(call);
+  if (rings_ == nullptr) return;
+  throw Error("ERR_STATE", std::string(call) +
+                               " is not possible: the machine was made with a dirty ring, which "
+                               "takes its place; track with `ring`");
+}
+
+void Machine::start_tracking(TrackerKind kind) {
+  tracking_.start(kind, {memory_, slots_, rings_.get()});
+}
+
+DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
+  bool was_running = status() == Status::Running;
+  DirtyEpoch epoch = tracking_.harvest(memory_);
+  if (was_running) epoch.lost += std::chrono::steady_clock::now() - asked;
+  return epoch;
+}
+
+void Machine::stop_tracking() { tracking_.stop(); }
 
 }  // namespace kvmsnap

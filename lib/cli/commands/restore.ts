@@ -2,12 +2,13 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Exit } from '../exit.js';
 import { hostMachine } from '../hosting.js';
-import { type HostingOptions, withHosting, withStore } from '../options.js';
+import { type HostingOptions, withDirtyRing, withHosting, withStore } from '../options.js';
 import { DIFFERENCE_KINDS } from '../spec.js';
 
 interface RestoreOptions extends HostingOptions {
   store: string;
   ignore?: (typeof DIFFERENCE_KINDS)[number][];
+  dirtyRing?: number;
 }
 
 export function addRestore(program: Command, exit: Exit): void {
@@ -24,11 +25,14 @@ export function addRestore(program: Command, exit: Exit): void {
         'differences between this host and the one it was taken on to let pass',
       ).choices(DIFFERENCE_KINDS),
     );
-  withHosting(withStore(command)).action(async (ref: string, options: RestoreOptions) => {
-    const { store, ignore = [] } = options;
-    exit.code = await hostMachine(
-      { kind: 'snapshot', store: resolve(store), ref, ignore },
-      options,
-    );
-  });
+  withHosting(withDirtyRing(withStore(command))).action(
+    async (ref: string, options: RestoreOptions) => {
+      const { store, ignore = [], dirtyRing } = options;
+      const ring = dirtyRing === undefined ? {} : { dirtyRing };
+      exit.code = await hostMachine(
+        { kind: 'snapshot', store: resolve(store), ref, ignore, ...ring },
+        options,
+      );
+    },
+  );
 }

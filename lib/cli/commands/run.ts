@@ -10,6 +10,7 @@ import {
   DEVICE_NAMES,
   type DeviceToggles,
   type HostingOptions,
+  withDirtyRing,
   withHosting,
 } from '../options.js';
 import { guestSpec, type MachineSpecText } from '../spec.js';
@@ -30,6 +31,7 @@ interface RunOptions extends HostingOptions {
   irqchip: boolean;
   device?: DeviceToggles;
   exitPort?: number;
+  dirtyRing?: number;
 }
 
 export function addRun(program: Command, exit: Exit): void {
@@ -68,7 +70,7 @@ export function addRun(program: Command, exit: Exit): void {
       collectDevices,
     )
     .option('--exit-port <port>', 'port for the exit code, 0: none (default: 0xf4)', parsePort);
-  withHosting(command).action(async (options: RunOptions) => {
+  withHosting(withDirtyRing(command)).action(async (options: RunOptions) => {
     exit.code = await hostMachine(specOf(options), options);
   });
 }
@@ -85,9 +87,10 @@ function specOf(options: RunOptions): MachineSpecText {
   for (const key of ['initrd', 'append'] as const) {
     requireArgument(options[key] === undefined || kernel, `--${key} goes with --kernel`);
   }
-  const { memory, cpus: vcpus, irqchip, exitPort } = options;
+  const { memory, cpus: vcpus, irqchip, exitPort, dirtyRing } = options;
   const devices = { ...options.device, ...(exitPort === undefined ? {} : { exitPort }) };
-  const machine = { memory, vcpus, irqchip, devices };
+  const ring = dirtyRing === undefined ? {} : { dirtyRing };
+  const machine = { memory, vcpus, irqchip, devices, ...ring };
   if (guest !== undefined) {
     return { kind: 'bare', ...machine, ...guestSpec(guest, options.ring) };
   }

@@ -7,6 +7,8 @@ import type { Stop } from '../stop.js';
 import { LineReader, MAX_CONSOLE_CHUNK, MAX_REPLY_LINE } from './lines.js';
 import {
   checkMessage,
+  dirtyResultSchema,
+  type EpochSummary,
   type MachineInfo,
   type Reply,
   type Request,
@@ -23,7 +25,9 @@ interface Pending {
   resolve(result: unknown): void;
   reject(error: Error): void;
   onProgress?: ((done: number, total: number) => void) | undefined;
+  onEpoch?: ((epoch: EpochSummary) => void) | undefined;
 }
+type Listeners = Pick<Pending, 'onProgress' | 'onEpoch'>;
 
 export class MachineClient implements Disposable {
   /** Console output, after {@link attach}. Ends with the machine, or with the connection. */
@@ -104,7 +108,15 @@ export class MachineClient implements Disposable {
     options: Omit<Call<Extract<Request, { op: 'snapshot' }>>, 'op'>,
     onProgress: (done: number, total: number) => void,
   ): Promise<SnapshotResult> {
-    return this.#call({ op: 'snapshot', ...options }, snapshotResultSchema, onProgress);
+    return this.#call({ op: 'snapshot', ...options }, snapshotResultSchema, { onProgress });
+  }
+
+  /** Resolves when the machine has ended, or after as many epochs as were asked for. */
+  async dirty(
+    options: Omit<Call<Extract<Request, { op: 'dirty' }>>, 'op'>,
+    onEpoch: (epoch: EpochSummary) => void,
+  ): Promise<{ epochs: number }> {
+    return this.#call({ op: 'dirty', ...options }, dirtyResultSchema, { onEpoch });
   }
 
   close(): void {
@@ -118,16 +130,16 @@ export class MachineClient implements Disposable {
   async #call<T extends z.ZodType>(
     call: Call,
     schema: T,
-    onProgress?: (done: number, total: number) => void,
+    listeners?: Listeners,
   ): Promise<z.infer<T>> {
-    return checkMessage(schema, await this.#request(call, onProgress));
+    return checkMessage(schema, await this.#request(call, listeners));
   }
 
-  #request(call: Call, onProgress?: (done: number, total: number) => void): Promise<unknown> {
+  #request(call: Call, listeners?: Listeners): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#failure) return reject(this.#failure);
       const id = this.#nextId++;
-      this.#pending.set(id, { resolve, reject, onProgress });
+      this.#pending.set(id, { resolve, reject, ...listeners });
       this.#socket.write(`${JSON.stringify({ id, ...call })}\n`);
     });
   }
@@ -143,6 +155,9 @@ export class MachineClient implements Disposable {
         return;
       case 'progress':
         this.#pending.get(reply.id)?.onProgress?.(reply.done, reply.total);
+        return;
+      case 'epoch':
+        this.#pending.get(reply.id)?.onEpoch?.(reply.epoch);
         return;
       case 'result':
         this.#forget(reply.id)?.resolve(reply.result);

@@ -1,4 +1,5 @@
 /** One client of a host process. */
+import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { KvmsnapError } from '../../errors.js';
 import type { Stop } from '../stop.js';
@@ -104,7 +105,21 @@ export class Connection implements Watcher {
         return null;
       case 'snapshot':
         return machine.snapshot(request, this.#progress(request.id), this.#gone.signal);
+      case 'dirty':
+        return this.#dirty(request);
     }
+  }
+
+  async #dirty({ id, ...request }: Extract<Request, { op: 'dirty' }>): Promise<{ epochs: number }> {
+    const { signal } = this.#gone;
+    let epochs = 0;
+    for await (const epoch of this.#machine.dirty(request, signal)) {
+      const taken = this.#send({ kind: 'epoch', id, epoch });
+      if (++epochs === request.count) break;
+      // The next harvest waits for a slow client; one that has left fires the signal.
+      if (!taken) await once(this.#socket, 'drain', { signal }).catch(() => undefined);
+    }
+    return { epochs };
   }
 
   #progress(id: number): (done: number, total: number) => void {

@@ -1,8 +1,11 @@
 /** A machine as its host process offers it to clients, whoever and however many they are. */
 import { finished } from 'node:stream/promises';
+import { heatMap } from '../../dirty/analysis.js';
+import type { DirtyEpoch } from '../../dirty/epoch.js';
 import type { Vm } from '../../vm/vm.js';
 import { describeStop, type Stop } from '../stop.js';
 import {
+  type EpochSummary,
   type MachineInfo,
   PROTOCOL_VERSION,
   type Request,
@@ -11,6 +14,8 @@ import {
 
 /** What a new client sees of the output before it came. */
 const BACKLOG_BYTES = 256 * 1024;
+/** Stretches of memory in an epoch's heat. */
+const HEAT_COLUMNS = 64;
 
 /** A client that watches the console. */
 export interface Watcher {
@@ -104,6 +109,14 @@ export class HostedMachine {
     };
   }
 
+  /** What one harvest after the other finds. */
+  async *dirty(
+    { tracker, every }: Pick<Extract<Request, { op: 'dirty' }>, 'tracker' | 'every'>,
+    signal: AbortSignal,
+  ): AsyncGenerator<EpochSummary> {
+    for await (const epoch of this.vm.dirty({ tracker, every, signal })) yield summaryOf(epoch);
+  }
+
   /** Ends the machine at an instruction boundary; with `kill`, without waiting for one. */
   async stop(kill: boolean): Promise<void> {
     if (!kill && this.vm.status === 'running') await this.vm.pause();
@@ -138,4 +151,21 @@ export class HostedMachine {
       this.#backlogBytes -= this.#backlog.shift()?.length ?? 0;
     }
   }
+}
+
+function summaryOf(epoch: DirtyEpoch): EpochSummary {
+  const { columns, rows } = heatMap([epoch], HEAT_COLUMNS);
+  return {
+    at: epoch.at,
+    pages: epoch.count,
+    harvestUs: epoch.harvestUs,
+    lostUs: epoch.lostUs,
+    slots: epoch.slots.map(({ slot, gpa, size, count }) => ({
+      slot,
+      gpa: `0x${gpa.toString(16)}`,
+      size,
+      pages: count,
+    })),
+    heat: columns.map(({ pages }, i) => (rows[0]?.[i] ?? 0) / pages),
+  };
 }

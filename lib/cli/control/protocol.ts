@@ -3,6 +3,7 @@
  * JSON object a line. Both sides check what they get. docs/cli.md, "Control socket".
  */
 import { z } from 'zod';
+import { TRACKERS } from '../../dirty/epoch.js';
 import { ERROR_CODES, type ErrorCode, KvmsnapError } from '../../errors.js';
 import { stopSchema } from '../stop.js';
 import { MACHINE_NAME } from '../values.js';
@@ -33,6 +34,15 @@ export const requestSchema = z.discriminatedUnion('op', [
     then: z.enum(['resume', 'pause', 'stop']),
     annotations: z.record(z.string().max(256), z.string().max(4096)).optional(),
   }),
+  /** An `epoch` for each harvest, until there were `count`, or the connection ends. */
+  z.strictObject({
+    id,
+    op: z.literal('dirty'),
+    tracker: z.enum(TRACKERS),
+    /** Milliseconds. */
+    every: z.number().min(0).max(86_400_000),
+    count: z.int().positive().optional(),
+  }),
   /** From now on the connection gets console output, beginning with what is kept of it. */
   z.strictObject({ id, op: z.literal('attach') }),
   /** Answered when the guest's serial queue has taken it. */
@@ -45,6 +55,32 @@ const errorSchema = z.object({
   message: z.string().max(16_384),
 });
 
+/** A dirty epoch without its pages, which would not fit on a line. */
+export const epochSchema = z.object({
+  /** Milliseconds since tracking started. */
+  at: z.number().nonnegative(),
+  /** Pages written. */
+  pages: z.int().nonnegative(),
+  harvestUs: z.number().nonnegative(),
+  lostUs: z.number().nonnegative(),
+  slots: z
+    .array(
+      z.object({
+        slot: z.int().nonnegative(),
+        gpa: z.string().regex(/^0x[0-9a-f]{1,16}$/),
+        /** Pages that it has, and those that were written. */
+        size: z.int().positive(),
+        pages: z.int().nonnegative(),
+      }),
+    )
+    .max(1024),
+  /** Share of pages that were written, from 0 to 1, in equal stretches of memory, by address. */
+  heat: z.array(z.number().min(0).max(1)).max(2048),
+});
+export type EpochSummary = z.infer<typeof epochSchema>;
+
+export const dirtyResultSchema = z.object({ epochs: z.int().nonnegative() });
+
 export const replySchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('result'), id, result: z.unknown() }),
   /** Without id: for the connection, which then ends. */
@@ -55,6 +91,7 @@ export const replySchema = z.discriminatedUnion('kind', [
     done: z.number().nonnegative(),
     total: z.number().nonnegative(),
   }),
+  z.object({ kind: z.literal('epoch'), id, epoch: epochSchema }),
   z.object({ kind: z.literal('output'), data: consoleData }),
   /** The machine is gone; the last message. */
   z.object({ kind: z.literal('stopped'), stop: stopSchema }),

@@ -26,6 +26,11 @@ describe('the command line', () => {
     [['restore', 'x', '--store', 'y', '--ignore', 'everything']],
     [['snapshot', 'one']],
     [['snapshot', 'one', '--store', 'x', '--then', 'explode']],
+    [['dirty']],
+    [['dirty', 'one', '--tracker', 'psychic']],
+    [['dirty', 'one', '--every', 'soon']],
+    [['dirty', 'one', '--count', '0']],
+    [['run', '--guest', 'counter', '--dirty-ring', '0']],
     [['pause']],
     [['pause', 'one', 'two']],
   ])('does not understand %j', async (args) => {
@@ -54,7 +59,7 @@ describe('the command line', () => {
   it('has every command, each with a description', () => {
     const { commands } = buildProgram(new Exit());
     expect(commands.map((command) => command.name())).toEqual([
-      ...['doctor', 'demo', 'run', 'ps', 'console', 'pause', 'resume', 'stop', 'snapshot'],
+      ...['doctor', 'demo', 'run', 'ps', 'console', 'pause', 'resume', 'stop', 'snapshot', 'dirty'],
       ...['restore', 'list', 'delete', 'gc', 'inspect', 'verify'],
     ]);
     for (const command of commands) expect(command.description()).not.toBe('');

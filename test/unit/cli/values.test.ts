@@ -74,9 +74,8 @@ describe('what users type', () => {
   });
 
   it('reads durations', () => {
-    expect([parseDuration('0'), parseDuration('90s'), parseDuration('7d')]).toEqual([
-      0, 90_000, 604_800_000,
-    ]);
+    const texts = ['0', '100ms', '90s', '7d'];
+    expect(texts.map(parseDuration)).toEqual([0, 100, 90_000, 604_800_000]);
     for (const text of ['1', '1y', '-1s', '']) {
       expect(() => parseDuration(text)).toThrow(InvalidArgumentError);
     }
