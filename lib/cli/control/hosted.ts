@@ -34,6 +34,7 @@ export class HostedMachine {
   readonly #slow = new Set<Watcher>();
   #backlog: Buffer[] = [];
   #backlogBytes = 0;
+  #tracking: { signal: AbortSignal; over: Promise<void> } | undefined;
   #closeAs: (stop: Stop) => void = () => {};
 
   constructor(name: string, guest: string, vm: Vm) {
@@ -114,7 +115,22 @@ export class HostedMachine {
     { tracker, every }: Pick<Extract<Request, { op: 'dirty' }>, 'tracker' | 'every'>,
     signal: AbortSignal,
   ): AsyncGenerator<EpochSummary> {
-    for await (const epoch of this.vm.dirty({ tracker, every, signal })) yield summaryOf(epoch);
+    // A client that has left is no reason to refuse the next: its tracking is about to end.
+    if (this.#tracking?.signal.aborted) await this.#tracking.over;
+    let end: () => void = () => {};
+    const tracking = {
+      signal,
+      over: new Promise<void>((resolve) => {
+        end = resolve;
+      }),
+    };
+    this.#tracking ??= tracking;
+    try {
+      for await (const epoch of this.vm.dirty({ tracker, every, signal })) yield summaryOf(epoch);
+    } finally {
+      if (this.#tracking === tracking) this.#tracking = undefined;
+      end();
+    }
   }
 
   /** Ends the machine at an instruction boundary; with `kill`, without waiting for one. */
