@@ -19,6 +19,7 @@ export type { VerifyProblem, VerifyReport } from './snapshot/verify.js';
 export { GiB, KiB, MiB, PAGE_SIZE } from './units.js';
 export type { Claim, MmioClaim, PortClaim } from './vm/claims.js';
 export type { Console } from './vm/console.js';
+export type { FlattenOptions } from './vm/flatten.js';
 export type { ForkOptions } from './vm/fork.js';
 export type { DirtyLog, MemorySlot, VmMemory } from './vm/memory.js';
 export type { MemorySnapshot } from './vm/memory-snapshot.js';

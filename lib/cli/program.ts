@@ -4,6 +4,7 @@ import { product } from '../snapshot/product.js';
 import { addConsole } from './commands/console.js';
 import { addDemo } from './commands/demo.js';
 import { addDoctor } from './commands/doctor.js';
+import { addFlatten } from './commands/flatten.js';
 import { addInspect } from './commands/inspect.js';
 import { addPauseAndResume } from './commands/power.js';
 import { addPs } from './commands/ps.js';
@@ -40,6 +41,7 @@ export function buildProgram(exit: Exit): Command {
   addStop(program);
   addSnapshot(program);
   addRestore(program, exit);
+  addFlatten(program);
   addStoreCommands(program);
   addInspect(program);
   addVerify(program);
