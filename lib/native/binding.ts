@@ -250,6 +250,11 @@ export interface NativeMark {
 /** Immutable guest memory. */
 export interface NativeImage {
   readonly regions: { gpa: bigint; size: number }[];
+  /**
+   * Copies together what lies in very many pieces, as the first machine made from it would do on the
+   * calling thread. ERR_SNAPSHOT_CORRUPT when a file was cut short.
+   */
+  prepare(): { done: Promise<void>; cancel(): void };
   mark(): NativeMark;
   /** Whether a machine with this image comes from the memory that was marked. */
   isRelatedTo(mark: NativeMark): boolean;

@@ -70,7 +70,9 @@ export class Snapshot implements HasPoint, Disposable {
     const from = typeof store === 'string' ? await SnapshotStore.open(store) : store;
     const loaded = await from.load(ref);
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
-    snapshot.#opened = Promise.resolve(openImage(loaded));
+    const opened = openImage(loaded);
+    await opened;
+    snapshot.#opened = opened;
     return snapshot;
   }
 
@@ -192,13 +194,17 @@ function pointOf({ loaded, image }: Opened, manualDirtyLog: boolean): Point {
   return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
 }
 
-function openImage(loaded: LoadedSnapshot): Opened {
+/** From so many extents on an image may take long to prepare: kMostExtents of memory/compose.h. */
+const MANY_EXTENTS = 2048;
+
+async function openImage(loaded: LoadedSnapshot): Promise<Opened> {
   try {
     const image = nativeBinding().imageFromFiles(
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
       loaded.extents,
     );
+    if (loaded.extents.length > MANY_EXTENTS) await image.prepare().done;
     return { loaded, image };
   } finally {
     // The image has its own, and goes with the snapshot when that is forgotten.

@@ -105,6 +105,7 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
        InstanceMethod<&ImageObject::mark>("mark"),
        InstanceMethod<&ImageObject::is_related_to>("isRelatedTo"),
        InstanceMethod<&ImageObject::changed_since>("changedSince"),
+       InstanceMethod<&ImageObject::prepare>("prepare"),
        InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::share>("share"), InstanceMethod<&ImageObject::write>("write"),
@@ -190,6 +191,17 @@ Napi::Value ImageObject::changed_since(const Napi::CallbackInfo& info) {
         [](Napi::Env env, const Contents& found) {
           return wrap(env, found.memory, found.content);
         });
+  });
+}
+
+Napi::Value ImageObject::prepare(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    auto work = [image = image()](WorkControl&) {
+      image->prepare();
+      return true;
+    };
+    return start_background(info.Env(), "kvmsnap-prepare", info.Env().Undefined(), work,
+                            [](Napi::Env env, bool) { return env.Undefined(); });
   });
 }
 

@@ -110,10 +110,21 @@ void BackingFile::seal() const {
   if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0) throw_system("F_ADD_SEALS");
 }
 
+// What was cut off is no hole.
+void BackingFile::require_size(uint64_t end) const {
+  struct stat info;
+  if (::fstat(fd_.get(), &info) < 0) throw_system("fstat");
+  if (static_cast<uint64_t>(info.st_size) < end) {
+    throw Error("ERR_SNAPSHOT_CORRUPT",
+                "a memory file of the snapshot was cut short while it was in use");
+  }
+}
+
 std::optional<uint64_t> BackingFile::next_data(uint64_t offset, uint64_t end) const {
   if (offset >= end) return std::nullopt;
   off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
   if (data < 0 && errno != ENXIO) throw_system("lseek");
+  if (data < 0) require_size(end);
   if (data < 0 || static_cast<uint64_t>(data) >= end) return std::nullopt;
   return static_cast<uint64_t>(data);
 }

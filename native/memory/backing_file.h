@@ -38,11 +38,14 @@ class BackingFile {
   /// No new writable shared mapping and no write(2) from now on (F_SEAL_FUTURE_WRITE).
   void seal() const;
   /// Where the next data is, at or after `offset` and below `end` (lseek SEEK_DATA). A file system
-  /// without holes reports everything as data.
+  /// without holes reports everything as data. Throws ERR_SNAPSHOT_CORRUPT when the file ends below
+  /// `end` by now.
   std::optional<uint64_t> next_data(uint64_t offset, uint64_t end) const;
 
  private:
   BackingFile(UniqueFd fd, uint64_t size, bool ours);
+
+  void require_size(uint64_t end) const;
 
   uint64_t id_;
   UniqueFd fd_;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kvm/error.h"
+#include "memory/compose.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -213,6 +214,15 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
     done = stop;
   }
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
+}
+
+void Image::prepare() const {
+  std::call_once(prepared_, [this] { composed_ = composed(*this); });
+}
+
+void Image::place(uint64_t gpa, uint64_t size, uint8_t* host) const {
+  prepare();
+  (composed_ == nullptr ? *this : *composed_).map(gpa, size, host);
 }
 
 std::optional<uint64_t> Image::next_data(uint64_t gpa, uint64_t end) const {

@@ -69,6 +69,11 @@ class Image {
   /// Maps [gpa, gpa + size) copy-on-write over the host addresses at `host`, which must be
   /// reserved. One mmap for each extent and each gap. No page is read.
   void map(uint64_t gpa, uint64_t size, uint8_t* host) const;
+  /// The same for one that machines are made from: where its extents are very many, they are copied
+  /// together at first, once (see composed).
+  void place(uint64_t gpa, uint64_t size, uint8_t* host) const;
+  /// Does what `place` does at first.
+  void prepare() const;
 
   /// The first address from `gpa` on, below `end`, where there may be anything but zeros.
   std::optional<uint64_t> next_data(uint64_t gpa, uint64_t end) const;
@@ -86,6 +91,9 @@ class Image {
   std::vector<std::shared_ptr<const BackingFile>> files_;
   std::vector<Extent> extents_;
   std::vector<uint64_t> lineage_;
+  mutable std::once_flag prepared_;
+  /// The same bytes in fewer extents; null: this one has few.
+  mutable std::shared_ptr<const Image> composed_;
   mutable std::once_flag content_found_;
   mutable std::vector<GpaRange> content_;
 };

@@ -50,7 +50,7 @@ Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
       host_writes_(spec.size / kPageSize / 64 + 1) {
   if (image != nullptr) {
     image_ = image->clipped({spec.gpa, spec.size});
-    image_->map(spec.gpa, spec.size, range_.get());
+    image->place(spec.gpa, spec.size, range_.get());
     origin_ = std::move(image);
     return;
   }
@@ -156,7 +156,7 @@ void Region::reset(const std::shared_ptr<const Image>& image) {
   std::shared_ptr<const Image> part = image->clipped({spec_.gpa, spec_.size});
   // Until it is mapped it may be half of each.
   origin_ = nullptr;
-  part->map(spec_.gpa, spec_.size, range_.get());
+  image->place(spec_.gpa, spec_.size, range_.get());
   note_host_writes(0, spec_.size);
   behind_ = false;
   cold_ = nullptr;

@@ -2,6 +2,7 @@
 #include "memory/provenance.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -194,6 +195,23 @@ TEST_CASE("provenance: a cancelled comparison ends") {
   std::atomic<bool> cancelled = true;
   CHECK(code_of([&] { changed_content(*now.image, std::span(&mark, 1), cancelled); }) ==
         "ERR_ABORTED");
+}
+
+TEST_CASE("provenance: a file that was cut short is not taken for zeros") {
+  Random random(15);
+  Memory before = root(random);
+  Mark mark = mark_of(before);
+  UniqueFd fd(::memfd_create("kvmsnap-test", MFD_CLOEXEC));
+  for (uint64_t pages : {1, 30}) {
+    REQUIRE(::ftruncate(fd.get(), 40 * kPageSize) == 0);
+    auto now = before.image->overlaid(BackingFile::duplicate(fd.get()),
+                                      {{0, kBase, pages * kPageSize, 0}});
+    std::atomic<bool> cancelled = false;
+    auto compare = [&] { changed_content(*now, std::span(&mark, 1), cancelled); };
+    CHECK(code_of(compare).empty());
+    REQUIRE(::ftruncate(fd.get(), 0) == 0);
+    CHECK(code_of(compare) == "ERR_SNAPSHOT_CORRUPT");
+  }
 }
 
 TEST_CASE("backing file: the same file opened twice is one, while it is in use") {

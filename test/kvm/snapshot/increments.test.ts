@@ -197,6 +197,40 @@ describe('a writer that runs on', () => {
   });
 });
 
+describe('a chain of 50', () => {
+  // Pages so far apart that most are extents of their own: more than are mapped as they are.
+  it('restores, and its increments go on', async () => {
+    const store = await newStore();
+    const vm = await idle(MiB(64));
+    const total = MiB(64) / PAGE;
+    // 4000 pages, in no order; later links write some of them again.
+    const page = (n: number): number => ((n % 4000) * 5003) % total;
+    let tip = await vm.snapshot({ store });
+    for (let link = 0; link < 50; link++) {
+      for (let i = 0; i < 100; i++) {
+        put(vm, page(link * 100 + i), i % 10 === 0 ? 0 : link + 1);
+      }
+      tip = await vm.snapshot({ store, parent: tip });
+    }
+    using loaded = await store.load(tip.digest);
+    expect(loaded.extents.length).toBeGreaterThan(2048);
+    expect((await store.ancestors(tip.digest)).length).toBe(50);
+    await expectMemory(tip, all(vm));
+
+    const copy = await restored(tip);
+    put(copy, 77, 0xee);
+    using onward = await copy.snapshot({ store, parent: tip });
+    expect(onward.stats!.pages).toBe(1);
+    await expectMemory(onward, all(copy));
+    const [fork] = (await copy.fork(1)) as [Vm];
+    expect(all(tracked(fork)).equals(all(copy))).toBe(true);
+    await copy.reset(tip);
+    expect(all(copy).equals(all(vm))).toBe(true);
+    using flat = await tip.flatten();
+    await expectMemory(flat, all(vm));
+  });
+});
+
 describe('a parent', () => {
   it('of another machine is refused, and the machine runs on', async () => {
     const store = await newStore();
