@@ -50,6 +50,7 @@ export type { VerifyOptions, VerifyProblem, VerifyReport } from './snapshot/veri
 export { GiB, KiB, MiB, PAGE_SIZE } from './units.js';
 export type { Claim, MmioClaim, PortClaim } from './vm/claims.js';
 export type { Console } from './vm/console.js';
+export type { FlattenOptions } from './vm/flatten.js';
 export type { ForkOptions, Forks } from './vm/fork.js';
 export type { DirtyLog, MemorySlot, VmMemory } from './vm/memory.js';
 export type { MemorySnapshot } from './vm/memory-snapshot.js';

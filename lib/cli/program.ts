@@ -5,6 +5,7 @@ import { addConsole } from './commands/console.js';
 import { addDemo } from './commands/demo.js';
 import { addDirty } from './commands/dirty.js';
 import { addDoctor } from './commands/doctor.js';
+import { addFlatten } from './commands/flatten.js';
 import { addInspect } from './commands/inspect.js';
 import { addPauseAndResume } from './commands/power.js';
 import { addPs } from './commands/ps.js';
@@ -42,6 +43,7 @@ export function buildProgram(exit: Exit): Command {
   addSnapshot(program);
   addDirty(program, exit);
   addRestore(program, exit);
+  addFlatten(program);
   addStoreCommands(program);
   addInspect(program);
   addVerify(program);

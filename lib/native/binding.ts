@@ -263,14 +263,35 @@ export interface NativeImageWritten {
   /** One for each part: SHA-256 and length in bytes. */
   parts: { sha256: Uint8Array; size: number }[];
   extents: NativeExtent[];
+  /** Pages that became zero; none when the whole image was written. */
+  zeros: { gpa: bigint; length: number }[];
   /** CRC-32C (Castagnoli) of each `chunkSize` bytes of each part in turn; a part's last may be short. */
   crc32c: Uint32Array[];
   chunkSize: number;
 }
 
+declare const marked: unique symbol;
+/** Where an image's bytes come from; opaque. It holds neither memory nor files. */
+export interface NativeMark {
+  readonly [marked]: true;
+}
+
 /** Immutable guest memory. */
 export interface NativeImage {
   readonly regions: { gpa: bigint; size: number }[];
+  /**
+   * Copies together what lies in very many pieces, as the first machine made from it would do on the
+   * calling thread. ERR_SNAPSHOT_CORRUPT when a file was cut short.
+   */
+  prepare(): { done: Promise<void>; cancel(): void };
+  mark(): NativeMark;
+  /** Whether a machine with this image comes from the memory that was marked. */
+  isRelatedTo(mark: NativeMark): boolean;
+  /**
+   * The same image, of which a write stores only pages that differ from every mark. Each is one of the
+   * same bytes. Fails with ERR_INVALID_ARGUMENT when none is related, or of other regions.
+   */
+  changedSince(marks: NativeMark[]): { done: Promise<NativeImage>; cancel(): void };
   /**
    * Bytes of content that a write would store (whole 2 MiB granules with any content). Before
    * `partCount` and `write`, which then need not look for it themselves.

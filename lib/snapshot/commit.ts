@@ -31,7 +31,7 @@ import {
 } from './format.js';
 import { readManifest } from './index-file.js';
 import { readConfig } from './load.js';
-import { encodeMemoryIndex, type ZeroExtent } from './memory-index.js';
+import { encodeMemoryIndex } from './memory-index.js';
 import { product } from './product.js';
 import { type PendingBlob, publish, throwIfAborted } from './publish.js';
 import { encodeState } from './state.js';
@@ -42,8 +42,6 @@ import { Workspace } from './workspace.js';
 export interface MemoryWritten extends NativeImageWritten {
   /** Must be those of the machine description; checked when given. */
   regions?: { gpa: bigint; size: number }[];
-  /** Pages that became zero since the parent. Not in `extents`. */
-  zeros?: ZeroExtent[];
 }
 
 export interface CommitInput {
@@ -85,6 +83,19 @@ export class SnapshotWriter implements AsyncDisposable {
   /** Fsync blobs and names, so that the snapshot survives a crash of the system. */
   get durable(): boolean {
     return this.#durable;
+  }
+
+  /** The directory of the store. */
+  get store(): string {
+    return this.#workspace.store;
+  }
+
+  /**
+   * Throws what {@link commit} would for this parent: `ERR_INVALID_ARGUMENT`, `ERR_SNAPSHOT_MISSING`,
+   * `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`.
+   */
+  requireParent(digest: string, machine: MachineDescription): void {
+    this.#inherit(digest, machine);
   }
 
   /**
@@ -268,7 +279,7 @@ function encodeMemory(memory: MemoryWritten, { machine }: SnapshotConfig): Uint8
       part: file,
       offset,
     })),
-    zeros: memory.zeros ?? [],
+    zeros: memory.zeros,
   });
 }
 

@@ -1,20 +1,27 @@
 /** Taking a snapshot of a machine. */
-import { availableParallelism } from 'node:os';
+import { realpathSync } from 'node:fs';
 import { requireArgument } from '../errors.js';
 import { snapshotHostFacts } from '../host/host.js';
-import type { NativeMachine } from '../native/binding.js';
+import type { NativeMachine, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
+import type { SnapshotWriter } from '../snapshot/commit.js';
 import type { MachineDescription } from '../snapshot/config.js';
-import { storeError } from '../snapshot/failures.js';
 import { SnapshotStore } from '../snapshot/store.js';
-import { MiB } from '../units.js';
-import { cancellable, throwIfAborted } from './abort.js';
+import { throwIfAborted } from './abort.js';
+import { Snapshot } from './snapshot.js';
+import { writeMemory } from './write-memory.js';
 
 export interface SnapshotOptions {
   /** A store, or the path of its directory, which is made if it is not there. */
   store: SnapshotStore | string;
   /** A name for the snapshot; one that is in use moves to it. */
   tag?: string;
+  /**
+   * Write only the pages that differ from this snapshot's, which must be in the same store, and of this
+   * machine or of one that it comes from. The new one needs it no more than any other: see
+   * {@link SnapshotStore.delete}.
+   */
+  parent?: Snapshot;
   /**
    * What becomes of a running machine: `resume` (default) runs on while files are written, `pause`
    * stays paused, `stop` is closed once the snapshot is whole.
@@ -29,7 +36,7 @@ export interface SnapshotOptions {
   signal?: AbortSignal;
 }
 
-/** What a snapshot cost. */
+/** What a snapshot cost. With a parent: what was written beyond it. */
 export interface SnapshotStats {
   /** How long the guest stood still, in milliseconds; 0 if it was not running. */
   pauseMs: number;
@@ -46,18 +53,16 @@ export interface SavedSnapshot {
   store: SnapshotStore;
   digest: string;
   stats: SnapshotStats;
+  /** Of the memory it was saved from. */
+  mark: NativeMark;
 }
-
-/** A processor hashes two parts at a time: no larger than this, and at least two for each. */
-const LARGEST_PART = MiB(256);
-const SMALLEST_PART = MiB(8);
 
 export async function saveMachine(
   vm: { describe(): MachineDescription; close(): Promise<void> },
   native: NativeMachine,
   options: SnapshotOptions,
 ): Promise<SavedSnapshot> {
-  const { then = 'resume', signal } = options;
+  const { then = 'resume', parent, signal } = options;
   requireArgument(
     then === 'resume' || then === 'pause' || then === 'stop',
     'then must be resume, pause or stop',
@@ -73,23 +78,15 @@ export async function saveMachine(
   await using writer = await store.begin(
     options.durable === undefined ? {} : { durable: options.durable },
   );
+  if (parent !== undefined) requireParent(writer, parent, machine);
   const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
   const started = performance.now();
   try {
-    const total = await cancellable(signal, frozen.image.measure());
-    const partSize = partSizeFor(total);
-    const fds = writer.openParts(frozen.image.partCount(partSize));
-    const written = await cancellable(
+    const { written, total } = await writeMemory(writer, {
+      image: frozen.image,
+      ...(parent ? { since: await parent.marksFor(frozen.image) } : {}),
+      onProgress: options.onProgress,
       signal,
-      frozen.image.write(partSize, {
-        fds,
-        durable: writer.durable,
-        ...(options.onProgress
-          ? { progress: (done: number) => options.onProgress?.(done, total) }
-          : {}),
-      }),
-    ).catch((cause) => {
-      throw storeError(`writing memory to ${store.path}`, cause);
     });
     const committed = await writer.commit({
       ...(options.tag === undefined ? {} : { tag: options.tag }),
@@ -101,6 +98,7 @@ export async function saveMachine(
       },
       state: nativeBinding().preparedState(frozen.machine),
       memory: written,
+      ...(parent ? { parentDigest: parent.digest } : {}),
       ...(signal ? { signal } : {}),
     });
     options.onProgress?.(total, total);
@@ -110,16 +108,30 @@ export async function saveMachine(
       bytes: committed.bytes,
       pages: written.parts.reduce((sum, { size }) => sum + size, 0) / 4096,
     };
+    const mark = frozen.image.mark();
     if (then === 'stop') await vm.close();
-    return { store, digest: committed.digest, stats };
+    return { store, digest: committed.digest, stats, mark };
   } finally {
     frozen.image.close();
   }
 }
 
-function partSizeFor(bytes: number): number {
-  const share = Math.ceil(bytes / (2 * availableParallelism()));
-  return Math.min(LARGEST_PART, Math.max(SMALLEST_PART, share));
+/** What a commit would refuse in a parent, before anything is done for it. */
+export function requireParent(
+  writer: SnapshotWriter,
+  parent: Snapshot,
+  machine: MachineDescription,
+): void {
+  requireArgument(
+    parent instanceof Snapshot,
+    'parent must be a Snapshot: of this machine, or from Snapshot.open',
+  );
+  const there = parent.store.path;
+  requireArgument(
+    realpathSync(there) === realpathSync(writer.store),
+    `the parent is in another store (${there}): save to that one, or take a full snapshot`,
+  );
+  writer.requireParent(parent.digest, machine);
 }
 
 function requiredCapabilities(machine: MachineDescription): Record<string, number> {

@@ -1,7 +1,7 @@
 /** A snapshot in a store, and machines made from it. */
 import { missingFeatures } from '../cpu/features.js';
 import { kvmHost } from '../host/host.js';
-import type { NativeImage } from '../native/binding.js';
+import type { NativeImage, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
 import type { SnapshotConfig } from '../snapshot/config.js';
@@ -9,6 +9,7 @@ import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
+import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkMany, forksOf } from './fork.js';
 import { dirtyLogOf } from './options.js';
 import type { HasPoint, Point } from './point.js';
@@ -45,15 +46,23 @@ export class Snapshot implements HasPoint, Disposable {
   readonly tag: string | undefined;
   /** What it cost; only where it was taken, not where it was opened. */
   readonly stats: SnapshotStats | undefined;
+  /** Of the memory that it was saved from; machines made from its files have another. */
+  readonly #saved: NativeMark | undefined;
   #opened: Promise<Opened> | undefined;
   #compatible: string | undefined;
 
   /** @internal */
-  constructor(store: SnapshotStore, digest: string, tag?: string, stats?: SnapshotStats) {
+  constructor(
+    store: SnapshotStore,
+    digest: string,
+    tag?: string,
+    taken?: { stats: SnapshotStats; mark: NativeMark },
+  ) {
     this.store = store;
     this.digest = digest;
     this.tag = tag;
-    this.stats = stats;
+    this.stats = taken?.stats;
+    this.#saved = taken?.mark;
   }
 
   /**
@@ -64,7 +73,9 @@ export class Snapshot implements HasPoint, Disposable {
     const from = typeof store === 'string' ? await SnapshotStore.open(store) : store;
     const loaded = await from.load(ref);
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
-    snapshot.#opened = Promise.resolve(openImage(loaded));
+    const opened = openImage(loaded);
+    await opened;
+    snapshot.#opened = opened;
     return snapshot;
   }
 
@@ -105,6 +116,26 @@ export class Snapshot implements HasPoint, Disposable {
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, []);
     return usualPoint(opened);
+  }
+
+  /**
+   * Writes the same instant into the store again, as a full snapshot, or with `parent` as one increment
+   * on that ancestor: a long chain is slower to restore. All of it is verified first. The old ones stay
+   * until they are deleted. `ERR_SNAPSHOT_CORRUPT`, `ERR_INVALID_ARGUMENT` (the parent), `ERR_STORE`,
+   * `ERR_ABORTED`.
+   */
+  async flatten(options: FlattenOptions = {}): Promise<Snapshot> {
+    throwIfAborted(options.signal);
+    const digest = await flattenSnapshot(this.store, await this.#open(), options);
+    return new Snapshot(this.store, digest, options.tag);
+  }
+
+  /** @internal What to compare an image with, to find what it changed since this snapshot. */
+  async marksFor(image: NativeImage): Promise<NativeMark[]> {
+    const marks = this.#saved === undefined ? [] : [this.#saved];
+    // Where it costs nothing, both: a machine that was reset has pages of the one and of the other.
+    const known = this.#opened === undefined && marks.some((mark) => image.isRelatedTo(mark));
+    return known ? marks : [...marks, (await this.#open()).image.mark()];
   }
 
   /** Reads every byte and compares it with its checksums. `ERR_SNAPSHOT_CORRUPT`. */
@@ -168,13 +199,17 @@ function pointOf(
   return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
 }
 
-function openImage(loaded: LoadedSnapshot): Opened {
+/** From so many extents on an image may take long to prepare: kMostExtents of memory/compose.h. */
+const MANY_EXTENTS = 2048;
+
+async function openImage(loaded: LoadedSnapshot): Promise<Opened> {
   try {
     const image = nativeBinding().imageFromFiles(
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
       loaded.extents,
     );
+    if (loaded.extents.length > MANY_EXTENTS) await image.prepare().done;
     return { loaded, image };
   } finally {
     // The image has its own, and goes with the snapshot when that is forgotten.

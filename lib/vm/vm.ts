@@ -225,7 +225,13 @@ export class Vm implements AsyncDisposable {
 
   /**
    * Saves the whole machine, into a store or, without one, in memory. A running guest stands still only
-   * while its memory is frozen and its state read (`pauseMs`); files are written while it runs on.
+   * while its memory is frozen and its state read (`pauseMs`); files are written while it runs on. With
+   * a `parent` only what changed since is written.
+   *
+   * `ERR_STATE`, `ERR_CLOSED`, `ERR_POISONED`, `ERR_STORE`, `ERR_ABORTED`; `ERR_INVALID_ARGUMENT` for a
+   * parent in another store, of another machine, or of other memory slots.
+   *
+   * @example const next = await vm.snapshot({ store, parent: await vm.snapshot({ store }) });
    */
   async snapshot(options: SnapshotOptions): Promise<Snapshot>;
   async snapshot(options?: { then?: 'resume' | 'pause' }): Promise<MemorySnapshot>;
@@ -241,8 +247,8 @@ export class Vm implements AsyncDisposable {
       const { point, pauseMs } = await this.#freeze(then);
       return new MemorySnapshot(point, pauseMs);
     }
-    const { store, digest, stats } = await saveMachine(this, this.#native, options);
-    return new Snapshot(store, digest, options.tag, stats);
+    const { store, digest, ...taken } = await saveMachine(this, this.#native, options);
+    return new Snapshot(store, digest, options.tag, taken);
   }
 
   /**

@@ -16,13 +16,37 @@ namespace {
 // Random, as napi_type_tag_object wants it: tells an image from any other wrapped object.
 constexpr napi_type_tag kImageTag = {0x8d6c3b0f5a1e4c77, 0xa24f9be01d7758c3};
 
+constexpr napi_type_tag kMarkTag = {0x61f0c2b7d94e4a18, 0x9c35e7f20b8a46d1};
+
+struct Contents {
+  FrozenMemory memory;
+  std::shared_ptr<const Content> content;
+};
+
 // See Handover.
-thread_local const FrozenMemory* memory_of_new = nullptr;
+thread_local const Contents* contents_of_new = nullptr;
 
 struct WrittenImage {
   ImageLayout layout;
   std::vector<WrittenPart> parts;
+  std::shared_ptr<const Content> content;
 };
+
+using Mark = std::shared_ptr<const Provenance>;
+
+const Mark& mark_of(Napi::Env env, const Napi::Value& value) {
+  if (!has_tag(env, value, kMarkTag)) {
+    throw Error("ERR_INVALID_ARGUMENT", "a mark must come from the mark() of a NativeImage");
+  }
+  return *value.As<Napi::External<Mark>>().Data();
+}
+
+std::vector<Mark> marks_of(Napi::Env env, const Napi::Value& value) {
+  Napi::Array array = to_array(value, "marks");
+  std::vector<Mark> marks;
+  for (uint32_t i = 0; i < array.Length(); i++) marks.push_back(mark_of(env, array.Get(i)));
+  return marks;
+}
 
 }  // namespace
 
@@ -54,7 +78,17 @@ Napi::Value from_written(Napi::Env env, const WrittenImage& written) {
     extent["offset"] = static_cast<double>(source.offset);
     extents[i] = extent;
   }
+  Napi::Array zeros = Napi::Array::New(env);
+  if (written.content != nullptr) {
+    for (const GpaRange& range : written.content->zeros) {
+      Napi::Object zero = Napi::Object::New(env);
+      zero["gpa"] = from_address(env, range.gpa);
+      zero["length"] = static_cast<double>(range.size);
+      zeros[zeros.Length()] = zero;
+    }
+  }
   Napi::Object result = Napi::Object::New(env);
+  result["zeros"] = zeros;
   result["parts"] = parts;
   result["extents"] = extents;
   result["crc32c"] = checksums;
@@ -68,6 +102,10 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
   Napi::Function constructor = DefineClass(
       env, "NativeImage",
       {tagged_accessor<ImageObject, &ImageObject::regions, &kImageTag>("regions"),
+       InstanceMethod<&ImageObject::mark>("mark"),
+       InstanceMethod<&ImageObject::is_related_to>("isRelatedTo"),
+       InstanceMethod<&ImageObject::changed_since>("changedSince"),
+       InstanceMethod<&ImageObject::prepare>("prepare"),
        InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::share>("share"), InstanceMethod<&ImageObject::write>("write"),
@@ -76,17 +114,24 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
 }
 
 Napi::Value ImageObject::wrap(Napi::Env env, const FrozenMemory& memory) {
-  Handover handover(memory_of_new, memory);
+  return wrap(env, memory, nullptr);
+}
+
+Napi::Value ImageObject::wrap(Napi::Env env, const FrozenMemory& memory,
+                              std::shared_ptr<const Content> content) {
+  Contents contents = {.memory = memory, .content = std::move(content)};
+  Handover handover(contents_of_new, contents);
   return Environment::of(env).image_class.New({});
 }
 
 ImageObject::ImageObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ImageObject>(info) {
   guard(info.Env(), [&] {
-    const auto* memory = memory_of_new;
-    if (memory == nullptr) {
+    const auto* contents = contents_of_new;
+    if (contents == nullptr) {
       throw Error("ERR_INVALID_ARGUMENT", "images come from imageFromFiles and freeze only");
     }
-    memory_ = *memory;
+    memory_ = contents->memory;
+    content_ = contents->content;
     info.This().As<Napi::Object>().TypeTag(&kImageTag);
   });
 }
@@ -116,11 +161,57 @@ Napi::Value ImageObject::regions(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value ImageObject::mark(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    auto owned = std::make_unique<Mark>(std::make_shared<const Provenance>(*image()));
+    auto external = Napi::External<Mark>::New(info.Env(), owned.get(),
+                                              [](Napi::Env, Mark* freed) { delete freed; });
+    // Freed by the finalizer from here on.
+    static_cast<void>(owned.release());
+    external.TypeTag(&kMarkTag);
+    return external;
+  });
+}
+
+Napi::Value ImageObject::is_related_to(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), mark_of(info.Env(), info[0])->related_to(*image()));
+  });
+}
+
+Napi::Value ImageObject::changed_since(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return start_background(
+        info.Env(), "kvmsnap-compare", info.Env().Undefined(),
+        [memory = memory_, image = image(),
+         marks = marks_of(info.Env(), info[0])](WorkControl& control) {
+          return Contents{memory, std::make_shared<const Content>(
+                                      changed_content(*image, marks, control.cancelled))};
+        },
+        [](Napi::Env env, const Contents& found) {
+          return wrap(env, found.memory, found.content);
+        });
+  });
+}
+
+Napi::Value ImageObject::prepare(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    auto work = [image = image()](WorkControl&) {
+      image->prepare();
+      return true;
+    };
+    return start_background(info.Env(), "kvmsnap-prepare", info.Env().Undefined(), work,
+                            [](Napi::Env env, bool) { return env.Undefined(); });
+  });
+}
+
 Napi::Value ImageObject::measure(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     return start_background(
         info.Env(), "kvmsnap-measure", info.Env().Undefined(),
-        [image = image()](WorkControl&) { return content_bytes(*image); },
+        [image = image(), content = content_](WorkControl&) {
+          return (content == nullptr ? whole_content(*image) : *content).stored_bytes();
+        },
         [](Napi::Env env, uint64_t bytes) -> Napi::Value {
           return Napi::Number::New(env, static_cast<double>(bytes));
         });
@@ -139,14 +230,14 @@ Napi::Value ImageObject::read(const Napi::CallbackInfo& info) {
 
 Napi::Value ImageObject::part_count(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    ImageLayout layout = lay_out(*image(), to_uint64(info[0], "partSize"));
+    ImageLayout layout = layout_of(info[0]);
     return Napi::Number::New(info.Env(), static_cast<double>(layout.part_sizes.size()));
   });
 }
 
 Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    ImageLayout layout = lay_out(*image(), to_uint64(info[0], "partSize"));
+    ImageLayout layout = layout_of(info[0]);
     Napi::Object options = to_object(info[1], "options");
     bool durable = to_bool(options.Get("durable"), "durable");
     Napi::Array fds = to_array(options.Get("fds"), "fds");
@@ -161,18 +252,28 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
         std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files), make_sha256);
     return start_background(
         info.Env(), "kvmsnap-write", options.Get("progress"),
-        [writer, durable, views = memory_.views](WorkControl& control) {
+        [writer, durable, views = memory_.views, content = content_](WorkControl& control) {
           std::vector<WrittenPart> parts = writer->run(durable, control);
-          return WrittenImage{writer->layout(), std::move(parts)};
+          return WrittenImage{writer->layout(), std::move(parts), content};
         },
         from_written);
   });
 }
 
 Napi::Value ImageObject::share(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&] { return wrap(info.Env(), {.image = image(), .views = {}}); });
+  return guard(info.Env(),
+               [&] { return wrap(info.Env(), {.image = image(), .views = {}}, content_); });
 }
 
-void ImageObject::close(const Napi::CallbackInfo&) { memory_ = {}; }
+ImageLayout ImageObject::layout_of(const Napi::Value& part_size) const {
+  const std::shared_ptr<const Image>& whole = image();
+  return lay_out(content_ == nullptr ? whole_content(*whole) : *content_,
+                 to_uint64(part_size, "partSize"));
+}
+
+void ImageObject::close(const Napi::CallbackInfo&) {
+  memory_ = {};
+  content_ = nullptr;
+}
 
 }  // namespace kvmsnap

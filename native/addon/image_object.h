@@ -15,6 +15,10 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
   static void define(Napi::Env env, Napi::Object exports);
   static Napi::Value wrap(Napi::Env env, const FrozenMemory& memory);
 
+  /// `content`: what of it is written; null: all of it.
+  static Napi::Value wrap(Napi::Env env, const FrozenMemory& memory,
+                          std::shared_ptr<const Content> content);
+
   explicit ImageObject(const Napi::CallbackInfo& info);
 
   /// Throws ERR_CLOSED.
@@ -22,6 +26,10 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
 
  private:
   Napi::Value regions(const Napi::CallbackInfo& info);
+  Napi::Value mark(const Napi::CallbackInfo& info);
+  Napi::Value is_related_to(const Napi::CallbackInfo& info);
+  Napi::Value changed_since(const Napi::CallbackInfo& info);
+  Napi::Value prepare(const Napi::CallbackInfo& info);
   Napi::Value measure(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value part_count(const Napi::CallbackInfo& info);
@@ -29,7 +37,10 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
   Napi::Value share(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
+  ImageLayout layout_of(const Napi::Value& part_size) const;
+
   FrozenMemory memory_;
+  std::shared_ptr<const Content> content_;
 };
 
 /// A part's CRC-32Cs as a Uint32Array.

@@ -2,6 +2,7 @@
 
 #include "addon/environment.h"
 #include "addon/state_convert.h"
+#include "addon/tagged.h"
 
 namespace kvmsnap {
 
@@ -27,12 +28,7 @@ Napi::Value prepare_machine(const Napi::CallbackInfo& info) {
 }
 
 const MachineConfig& prepared_of(Napi::Env env, const Napi::Value& value) {
-  bool ours = false;
-  if (value.IsExternal()) {
-    napi_status status = napi_check_object_type_tag(env, value, &kPreparedTag, &ours);
-    ours = ours && status == napi_ok;
-  }
-  if (!ours) {
+  if (!has_tag(env, value, kPreparedTag)) {
     throw Error("ERR_INVALID_ARGUMENT", "the machine must come from prepareMachine or freeze");
   }
   return *value.As<Napi::External<MachineConfig>>().Data();

@@ -21,6 +21,13 @@ class Handover {
   const T*& slot_;
 };
 
+/// Whether `value` is an external value of ours, of this kind.
+inline bool has_tag(Napi::Env env, const Napi::Value& value, const napi_type_tag& tag) {
+  bool ours = false;
+  return value.IsExternal() && napi_check_object_type_tag(env, value, &tag, &ours) == napi_ok &&
+         ours;
+}
+
 /// Node checks what methods of a class are called on, but not accessors: a getter taken from the
 /// prototype may be called on any object, also one that wraps something else.
 template <typename T, Napi::Value (T::*getter)(const Napi::CallbackInfo&), const napi_type_tag* tag>

@@ -5,13 +5,51 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <atomic>
+#include <map>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "kvm/error.h"
 
 namespace kvmsnap {
+
+namespace {
+
+// Files that images were made of, while they are in use. A file that is open keeps its inode
+// number from being given to another.
+class OpenFiles {
+ public:
+  // `make` when there is none yet, or what there is had another size.
+  template <typename Make>
+  std::shared_ptr<BackingFile> find_or(const struct stat& info, const Make& make) {
+    std::lock_guard lock(mutex_);
+    if (files_.size() >= sweep_at_) {
+      std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
+      sweep_at_ = 2 * files_.size() + 64;
+    }
+    std::weak_ptr<BackingFile>& known = files_[{info.st_dev, info.st_ino}];
+    std::shared_ptr<BackingFile> file = known.lock();
+    if (file == nullptr || file->size() != static_cast<uint64_t>(info.st_size)) {
+      file = make();
+      known = file;
+    }
+    return file;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<dev_t, ino_t>, std::weak_ptr<BackingFile>> files_;
+  size_t sweep_at_ = 64;
+};
+
+std::atomic<uint64_t> next_id = 1;
+
+}  // namespace
+
+BackingFile::BackingFile(UniqueFd fd, uint64_t size, bool ours)
+    : id_(next_id.fetch_add(1)), fd_(std::move(fd)), size_(size), ours_(ours) {}
 
 std::shared_ptr<BackingFile> BackingFile::create_memfd(const char* name, uint64_t size) {
   UniqueFd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -29,8 +67,12 @@ std::shared_ptr<BackingFile> BackingFile::duplicate(int fd) {
   if (!S_ISREG(info.st_mode)) {
     throw Error("ERR_INVALID_ARGUMENT", "guest memory can only be mapped from a regular file");
   }
-  return std::shared_ptr<BackingFile>(
-      new BackingFile(std::move(copy), static_cast<uint64_t>(info.st_size), false));
+  // Never destroyed: threads may still use files when the process ends.
+  static OpenFiles& open_files = *new OpenFiles;
+  return open_files.find_or(info, [&] {
+    return std::shared_ptr<BackingFile>(
+        new BackingFile(std::move(copy), static_cast<uint64_t>(info.st_size), false));
+  });
 }
 
 namespace {
@@ -68,10 +110,21 @@ void BackingFile::seal() const {
   if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0) throw_system("F_ADD_SEALS");
 }
 
+// What was cut off is no hole.
+void BackingFile::require_size(uint64_t end) const {
+  struct stat info;
+  if (::fstat(fd_.get(), &info) < 0) throw_system("fstat");
+  if (static_cast<uint64_t>(info.st_size) < end) {
+    throw Error("ERR_SNAPSHOT_CORRUPT",
+                "a memory file of the snapshot was cut short while it was in use");
+  }
+}
+
 std::optional<uint64_t> BackingFile::next_data(uint64_t offset, uint64_t end) const {
   if (offset >= end) return std::nullopt;
   off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
   if (data < 0 && errno != ENXIO) throw_system("lseek");
+  if (data < 0) require_size(end);
   if (data < 0 || static_cast<uint64_t>(data) >= end) return std::nullopt;
   return static_cast<uint64_t>(data);
 }

@@ -15,10 +15,13 @@ class BackingFile {
  public:
   /// A sparse memfd of `size` bytes that can neither shrink nor grow.
   static std::shared_ptr<BackingFile> create_memfd(const char* name, uint64_t size);
-  /// A regular file or memfd, through a duplicate of `fd`. Throws ERR_INVALID_ARGUMENT for anything
-  /// else.
+  /// A regular file or memfd, through a duplicate of `fd`. The same object as before while one of
+  /// the same file is in use, so that who opens a snapshot twice is seen to have the same bytes.
+  /// Throws ERR_INVALID_ARGUMENT for anything else.
   static std::shared_ptr<BackingFile> duplicate(int fd);
 
+  /// No other BackingFile of this process had or will have it; never 0.
+  uint64_t id() const { return id_; }
   int fd() const { return fd_.get(); }
   /// Bytes when it was opened. Another process may have changed a snapshot's file since: reads
   /// check again, and access through a mapping goes by process_vm_readv, which fails instead of
@@ -35,13 +38,16 @@ class BackingFile {
   /// No new writable shared mapping and no write(2) from now on (F_SEAL_FUTURE_WRITE).
   void seal() const;
   /// Where the next data is, at or after `offset` and below `end` (lseek SEEK_DATA). A file system
-  /// without holes reports everything as data.
+  /// without holes reports everything as data. Throws ERR_SNAPSHOT_CORRUPT when the file ends below
+  /// `end` by now.
   std::optional<uint64_t> next_data(uint64_t offset, uint64_t end) const;
 
  private:
-  BackingFile(UniqueFd fd, uint64_t size, bool ours)
-      : fd_(std::move(fd)), size_(size), ours_(ours) {}
+  BackingFile(UniqueFd fd, uint64_t size, bool ours);
 
+  void require_size(uint64_t end) const;
+
+  uint64_t id_;
   UniqueFd fd_;
   uint64_t size_;
   bool ours_;

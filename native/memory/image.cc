@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kvm/error.h"
+#include "memory/compose.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -28,6 +29,11 @@ bool inside_a_region(const std::vector<GpaRange>& regions, const Extent& extent)
   return std::any_of(regions.begin(), regions.end(), [&](const GpaRange& region) {
     return extent.gpa >= region.gpa && extent.end() <= region.end();
   });
+}
+
+void sort_unique(std::vector<uint64_t>& ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 }
 
 void map_fixed(uint8_t* host, uint64_t size, int flags, int fd, uint64_t offset) {
@@ -62,6 +68,8 @@ Image::Image(std::vector<GpaRange> regions, std::vector<std::shared_ptr<const Ba
     if (i > 0 && extents_[i - 1].end() > extent.gpa) refuse(where + " overlaps the one before it");
     if (!inside_a_region(regions_, extent)) refuse(where + " is outside guest memory");
   }
+  for (const auto& file : files_) lineage_.push_back(file->id());
+  sort_unique(lineage_);
 }
 
 std::shared_ptr<const Image> Image::overlaid(std::shared_ptr<const BackingFile> file,
@@ -107,7 +115,9 @@ std::shared_ptr<const Image> Image::overlaid(std::shared_ptr<const BackingFile> 
     }
     extent.file = index;
   }
-  return std::make_shared<const Image>(regions_, std::move(used), std::move(result));
+  auto image = std::make_shared<Image>(regions_, std::move(used), std::move(result));
+  image->lineage_ = lineage_;
+  return image;
 }
 
 std::shared_ptr<const Image> Image::clipped(const GpaRange& range) const {
@@ -121,14 +131,18 @@ std::shared_ptr<const Image> Image::clipped(const GpaRange& range) const {
     part.length = std::min(extent->end(), range.end()) - start;
     inside.push_back(part);
   }
-  return std::make_shared<const Image>(std::vector{range}, files_, std::move(inside));
+  auto image = std::make_shared<Image>(std::vector{range}, files_, std::move(inside));
+  image->lineage_ = lineage_;
+  return image;
 }
 
 std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const Image>> images) {
   std::vector<GpaRange> regions;
   std::vector<std::shared_ptr<const BackingFile>> files;
   std::vector<Extent> extents;
+  std::vector<uint64_t> lineage;
   for (const auto& image : images) {
+    lineage.insert(lineage.end(), image->lineage_.begin(), image->lineage_.end());
     uint32_t first_file = static_cast<uint32_t>(files.size());
     regions.insert(regions.end(), image->regions_.begin(), image->regions_.end());
     files.insert(files.end(), image->files_.begin(), image->files_.end());
@@ -137,7 +151,10 @@ std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const
       extents.push_back(extent);
     }
   }
-  return std::make_shared<const Image>(std::move(regions), std::move(files), std::move(extents));
+  auto joined = std::make_shared<Image>(std::move(regions), std::move(files), std::move(extents));
+  sort_unique(lineage);
+  joined->lineage_ = std::move(lineage);
+  return joined;
 }
 
 std::vector<Extent>::const_iterator Image::extent_after(uint64_t gpa) const {
@@ -197,6 +214,26 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
     done = stop;
   }
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
+}
+
+void Image::prepare() const {
+  std::call_once(prepared_, [this] { composed_ = composed(*this); });
+}
+
+void Image::place(uint64_t gpa, uint64_t size, uint8_t* host) const {
+  prepare();
+  (composed_ == nullptr ? *this : *composed_).map(gpa, size, host);
+}
+
+std::optional<uint64_t> Image::next_data(uint64_t gpa, uint64_t end) const {
+  for (auto extent = extent_after(gpa); extent != extents_.end() && extent->gpa < end; ++extent) {
+    uint64_t start = std::max(extent->gpa, gpa);
+    uint64_t stop = std::min(extent->end(), end);
+    auto data = file(*extent).next_data(extent->offset + (start - extent->gpa),
+                                        extent->offset + (stop - extent->gpa));
+    if (data) return extent->gpa + (*data - extent->offset);
+  }
+  return std::nullopt;
 }
 
 const std::vector<GpaRange>& Image::content() const {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -42,6 +43,10 @@ class Image {
 
   const std::vector<GpaRange>& regions() const { return regions_; }
   const std::vector<Extent>& extents() const { return extents_; }
+  const BackingFile& file(const Extent& extent) const { return *files_[extent.file]; }
+  /// The files that its oldest layer was made of, by id, ordered. What is derived from it has the
+  /// same, whatever was laid over it since.
+  const std::vector<uint64_t>& lineage() const { return lineage_; }
 
   /// A new image: this one with `extents` of `file` laid over it.
   std::shared_ptr<const Image> overlaid(std::shared_ptr<const BackingFile> file,
@@ -64,6 +69,14 @@ class Image {
   /// Maps [gpa, gpa + size) copy-on-write over the host addresses at `host`, which must be
   /// reserved. One mmap for each extent and each gap. No page is read.
   void map(uint64_t gpa, uint64_t size, uint8_t* host) const;
+  /// The same for one that machines are made from: where its extents are very many, they are copied
+  /// together at first, once (see composed).
+  void place(uint64_t gpa, uint64_t size, uint8_t* host) const;
+  /// Does what `place` does at first.
+  void prepare() const;
+
+  /// The first address from `gpa` on, below `end`, where there may be anything but zeros.
+  std::optional<uint64_t> next_data(uint64_t gpa, uint64_t end) const;
 
   /// The granules that may have content, each cut at the borders of extents: those in which a file
   /// has data. Ordered by gpa. Found once, by a system call for each.
@@ -77,6 +90,10 @@ class Image {
   std::vector<GpaRange> regions_;
   std::vector<std::shared_ptr<const BackingFile>> files_;
   std::vector<Extent> extents_;
+  std::vector<uint64_t> lineage_;
+  mutable std::once_flag prepared_;
+  /// The same bytes in fewer extents; null: this one has few.
+  mutable std::shared_ptr<const Image> composed_;
   mutable std::once_flag content_found_;
   mutable std::vector<GpaRange> content_;
 };

@@ -1,15 +1,89 @@
 #include "memory/image_layout.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "kvm/error.h"
+#include "memory/page_bytes.h"
+#include "memory/region_spec.h"
 
 namespace kvmsnap {
 
 namespace {
 
+// Bytes looked at between two checks for a cancellation.
+constexpr uint64_t kStep = 1 << 20;
+// A file is mapped to look at it, which pays for pieces of this size.
+constexpr uint64_t kLeastLook = 64 << 10;
+
+// Sorts the pages of changed ranges into what is stored and what is zero.
+class Sorter {
+ public:
+  Sorter(const Image& image, const std::atomic<bool>& cancelled)
+      : image_(image), cancelled_(cancelled), buffer_(kStep) {}
+
+  void add(const GpaRange& range) {
+    start_ = range.gpa;
+    for (uint64_t at = range.gpa; at < range.end();) {
+      if (cancelled_.load(std::memory_order_relaxed)) {
+        throw Error("ERR_ABORTED", "the work was cancelled");
+      }
+      uint64_t data = image_.next_data(at, range.end()).value_or(range.end());
+      data = data / kPageSize * kPageSize;
+      if (data > at) append(content_.zeros, at, data);
+      at = std::max(at, data);
+      std::span<const uint8_t> bytes = look(at, std::min(kStep, range.end() - at));
+      for (size_t page = 0; page < bytes.size(); page += kPageSize) {
+        auto& list = page_is_zero(bytes.data() + page) ? content_.zeros : content_.stored;
+        append(list, at + page, at + page + kPageSize);
+      }
+      at += bytes.size();
+    }
+  }
+
+  Content take() { return std::move(content_); }
+
+ private:
+  std::span<const uint8_t> look(uint64_t gpa, uint64_t length) {
+    if (length >= kLeastLook) {
+      std::span<const uint8_t> seen = image_.look(gpa, length, view_);
+      if (seen.size() >= kLeastLook) return seen;
+    }
+    std::span<uint8_t> bytes(buffer_.data(), length);
+    image_.read(gpa, bytes);
+    return bytes;
+  }
+
+  // Joins neighbours of one range: two ranges may be in two regions.
+  void append(std::vector<GpaRange>& list, uint64_t gpa, uint64_t end) const {
+    if (!list.empty() && list.back().end() == gpa && gpa > start_) {
+      list.back().size += end - gpa;
+    } else {
+      list.push_back({gpa, end - gpa});
+    }
+  }
+
+  const Image& image_;
+  const std::atomic<bool>& cancelled_;
+  std::vector<uint8_t> buffer_;
+  std::shared_ptr<const Mapping> view_;
+  uint64_t start_ = 0;
+  Content content_;
+};
+
+}  // namespace
+
+uint64_t Content::stored_bytes() const {
+  uint64_t bytes = 0;
+  for (const GpaRange& range : stored) bytes += range.size;
+  return bytes;
+}
+
 // The granules with content, merged and whole again: an extent may begin and end inside one. A
 // region that begins or ends inside one has a short granule there.
-std::vector<GpaRange> content_ranges(const Image& image) {
-  std::vector<GpaRange> ranges;
+Content whole_content(const Image& image) {
+  Content content;
+  std::vector<GpaRange>& ranges = content.stored;
   const auto& regions = image.regions();
   size_t region = 0;
   for (const GpaRange& data : image.content()) {
@@ -25,15 +99,21 @@ std::vector<GpaRange> content_ranges(const Image& image) {
       ranges.push_back({start, end - start});
     }
   }
-  return ranges;
+  return content;
 }
 
-}  // namespace
+Content changed_content(const Image& image,
+                        std::span<const std::shared_ptr<const Provenance>> since,
+                        const std::atomic<bool>& cancelled) {
+  Sorter sorter(image, cancelled);
+  for (const GpaRange& range : changed_since(image, since)) sorter.add(range);
+  return sorter.take();
+}
 
-ImageLayout lay_out(const Image& image, uint64_t part_size) {
+ImageLayout lay_out(const Content& content, uint64_t part_size) {
   uint64_t limit = std::max(part_size / kGranule * kGranule, kGranule);
   ImageLayout layout;
-  for (GpaRange range : content_ranges(image)) {
+  for (GpaRange range : content.stored) {
     while (range.size > 0) {
       if (layout.part_sizes.empty() || layout.part_sizes.back() >= limit) {
         layout.part_sizes.push_back(0);
@@ -48,12 +128,6 @@ ImageLayout lay_out(const Image& image, uint64_t part_size) {
     }
   }
   return layout;
-}
-
-uint64_t content_bytes(const Image& image) {
-  uint64_t bytes = 0;
-  for (const GpaRange& range : content_ranges(image)) bytes += range.size;
-  return bytes;
 }
 
 }  // namespace kvmsnap

@@ -11,6 +11,7 @@
 #include "kvm/error.h"
 #include "memory/crc32c.h"
 #include "memory/file_io.h"
+#include "memory/page_bytes.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -27,20 +28,15 @@ void check_cancelled(const WorkControl& control) {
   }
 }
 
-bool all_zero(const uint8_t* page) {
-  // A page whose first byte equals all that follow it, and is zero.
-  return page[0] == 0 && std::memcmp(page, page + 1, kPageSize - 1) == 0;
-}
-
 // Writes the pages that are not zero, in runs as long as they come.
 void write_content(int fd, std::span<const uint8_t> chunk, uint64_t offset) {
   for (size_t at = 0; at < chunk.size();) {
-    if (all_zero(chunk.data() + at)) {
+    if (page_is_zero(chunk.data() + at)) {
       at += kPageSize;
       continue;
     }
     size_t start = at;
-    while (at < chunk.size() && !all_zero(chunk.data() + at)) at += kPageSize;
+    while (at < chunk.size() && !page_is_zero(chunk.data() + at)) at += kPageSize;
     write_all(fd, chunk.data() + start, at - start, offset + start);
   }
 }
@@ -71,7 +67,9 @@ class ImageWriter::Part {
   void read() {
     uint64_t length = std::min(kStep, size_ - offset_);
     uint64_t gpa = extent_->gpa + (offset_ - extent_->offset);
-    step_ = writer_.image_->look(gpa, std::min(length, extent_->end() - gpa), view_);
+    step_ = {};
+    // A view of another file is a mapping each time: not for a part of what is needed.
+    if (extent_->end() - gpa >= length) step_ = writer_.image_->look(gpa, length, view_);
     if (step_.size() < length) copy(length);
     while (extent_->file == number_ && extent_->offset + extent_->length <= offset_ + length) {
       if (++extent_ == writer_.layout_.extents.end()) break;

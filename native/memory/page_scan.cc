@@ -51,14 +51,6 @@ constexpr uint64_t kPagemapFileOrShared = uint64_t{1} << 61;
 constexpr uint64_t kPagemapSwapped = uint64_t{1} << 62;
 constexpr uint64_t kPagemapPresent = uint64_t{1} << 63;
 
-void append(std::vector<HostRun>& runs, uint64_t start, uint64_t end) {
-  if (!runs.empty() && runs.back().end == start) {
-    runs.back().end = end;
-  } else {
-    runs.push_back({start, end});
-  }
-}
-
 // The process's own, opened once: it stays right for as long as the process does.
 int pagemap() {
   static const UniqueFd file(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
@@ -80,7 +72,7 @@ bool scan_by_ioctl(int fd, const ScanArguments& wanted, uint64_t host, uint64_t 
     int count = ::ioctl(fd, kPagemapScan, &arguments);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return false;
-    for (int i = 0; i < count; i++) append(runs, found[i].start, found[i].end);
+    for (int i = 0; i < count; i++) append_run(runs, found[i].start, found[i].end);
     at = arguments.walk_end;
   }
   return true;
@@ -96,12 +88,20 @@ void scan_by_reading(int fd, uint64_t host, uint64_t size, std::vector<HostRun>&
     if (got <= 0) throw_system("pread", "/proc/self/pagemap");
     for (size_t i = 0; i < static_cast<size_t>(got) / sizeof entries[0]; i++, at += kPageSize) {
       bool mapped = (entries[i] & (kPagemapPresent | kPagemapSwapped)) != 0;
-      if (mapped && (entries[i] & kPagemapFileOrShared) == 0) append(runs, at, at + kPageSize);
+      if (mapped && (entries[i] & kPagemapFileOrShared) == 0) append_run(runs, at, at + kPageSize);
     }
   }
 }
 
 }  // namespace
+
+void append_run(std::vector<HostRun>& runs, uint64_t start, uint64_t end) {
+  if (!runs.empty() && runs.back().end == start) {
+    runs.back().end = end;
+  } else {
+    runs.push_back({start, end});
+  }
+}
 
 std::vector<HostRun> scan_private_pages(const uint8_t* host, uint64_t size) {
   static std::atomic<bool> has_ioctl = true;

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "kvm/error.h"
 #include "kvm/uapi.h"
@@ -48,7 +50,7 @@ Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
       host_writes_(spec.size / kPageSize / 64 + 1) {
   if (image != nullptr) {
     image_ = image->clipped({spec.gpa, spec.size});
-    image_->map(spec.gpa, spec.size, range_.get());
+    image->place(spec.gpa, spec.size, range_.get());
     origin_ = std::move(image);
     return;
   }
@@ -90,7 +92,8 @@ FrozenRegion Region::freeze_cold() {
 }
 
 std::shared_ptr<const Image> Region::freeze_private() {
-  std::vector<HostRun> runs = scan_private_pages(range_.get(), spec_.size);
+  std::vector<HostRun> privates = scan_private_pages(range_.get(), spec_.size);
+  std::vector<HostRun> runs = changed_of(privates);
   if (runs.empty()) return image_;
   auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
   uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
@@ -104,24 +107,50 @@ std::shared_ptr<const Image> Region::freeze_private() {
   }
   layer->seal();
   image_ = image_->overlaid(layer, std::move(extents));
-  behind_ = true;
+  bool was_behind = std::exchange(behind_, true);
+  clean_privates_ = std::move(privates);
   if (runs.size() > kMostRemaps) return image_;
   try {
     for (const HostRun& run : runs) {
       uint64_t offset = run.start - base;
       image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
     }
-    // What was left behind before was among these runs, since it is private still.
-    behind_ = false;
+    behind_ = was_behind;
   } catch (const Error&) {
     // No mapping to be had. What is not mapped anew holds the same bytes: see kMostRemaps.
   }
   return image_;
 }
 
+// Of private pages, those that do not hold what the image has there. Only pages that had it once
+// are compared: what is left is private because it was written since.
+std::vector<HostRun> Region::changed_of(const std::vector<HostRun>& privates) const {
+  std::vector<HostRun> changed;
+  // So that each file is mapped once.
+  std::set<std::shared_ptr<const Mapping>> views;
+  uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
+  auto clean = clean_privates_.begin();
+  for (const HostRun& run : privates) {
+    for (uint64_t page = run.start; page < run.end; page += kPageSize) {
+      while (clean != clean_privates_.end() && clean->end <= page) ++clean;
+      if (clean != clean_privates_.end() && clean->start <= page) {
+        std::shared_ptr<const Mapping> view;
+        auto bytes = image_->look(spec_.gpa + (page - base), kPageSize, view);
+        bool same = !bytes.empty() &&
+                    std::memcmp(range_.get() + (page - base), bytes.data(), kPageSize) == 0;
+        if (view != nullptr) views.insert(std::move(view));
+        if (same) continue;
+      }
+      append_run(changed, page, page + kPageSize);
+    }
+  }
+  return changed;
+}
+
 void Region::reset(const std::shared_ptr<const Image>& image) {
   if (origin_ == image) {
-    put_back(scan_private_pages(range_.get(), spec_.size));
+    clean_privates_ = scan_private_pages(range_.get(), spec_.size);
+    put_back(clean_privates_);
   } else {
     map_anew(image);
   }
@@ -131,7 +160,7 @@ void Region::map_anew(const std::shared_ptr<const Image>& image) {
   std::shared_ptr<const Image> part = image->clipped({spec_.gpa, spec_.size});
   // Until it is mapped it may be half of each.
   origin_ = nullptr;
-  part->map(spec_.gpa, spec_.size, range_.get());
+  image->place(spec_.gpa, spec_.size, range_.get());
   note_host_writes(0, spec_.size);
   behind_ = false;
   cold_ = nullptr;

@@ -63,6 +63,7 @@ class Region {
   Mapping move_pages_aside();
   FrozenRegion freeze_cold();
   std::shared_ptr<const Image> freeze_private();
+  std::vector<HostRun> changed_of(const std::vector<HostRun>& privates) const;
   void put_back(const std::vector<HostRun>& runs);
   void put_back(const HostRun& run, bool by_copy);
   void note_host_writes(uint64_t offset, uint64_t length);
@@ -75,6 +76,9 @@ class Region {
   std::shared_ptr<const Image> image_;
   /// Pages of `image_` that were too scattered to be mapped anew: they lie over an older image.
   bool behind_ = false;
+  /// Pages that were private though they held what `image_` says, in order: copied by a freeze or
+  /// a reset. They may have been written since, or mapped anew.
+  std::vector<HostRun> clean_privates_;
   /// The machine's whole image that `image_` is a part of; null: not known.
   std::shared_ptr<const Image> origin_;
   std::vector<std::atomic<uint64_t>> host_writes_;

@@ -9,6 +9,7 @@ import { collectPairs, parseName } from '../values.js';
 interface SnapshotOptions {
   store: string;
   tag?: string;
+  parent?: string;
   then: 'resume' | 'pause' | 'stop';
   annotate?: Record<string, string>;
   json?: boolean;
@@ -24,6 +25,10 @@ export function addSnapshot(program: Command): void {
     )
     .argument('<name>', 'name of the machine', parseName)
     .option('--tag <tag>', 'name for the snapshot; one in use moves to it')
+    .option(
+      '--parent <ref>',
+      'write only what changed since this snapshot: one of this machine in the same store',
+    )
     .addOption(
       new Option('--then <what>', 'what becomes of the machine')
         .choices(['resume', 'pause', 'stop'])
@@ -31,7 +36,7 @@ export function addSnapshot(program: Command): void {
     )
     .option('--annotate <key=value>', 'text kept with it; repeat for several', collectPairs);
   withJson(withStore(command)).action(async (name: string, options: SnapshotOptions) => {
-    const { store, tag, annotate, json = false } = options;
+    const { store, tag, parent, annotate, json = false } = options;
     using bar = progressBar(`saving ${name}`, !json);
     const result = await withMachine(name, (client) =>
       client.snapshot(
@@ -39,6 +44,7 @@ export function addSnapshot(program: Command): void {
           store: resolve(store),
           then: options.then,
           ...(tag === undefined ? {} : { tag }),
+          ...(parent === undefined ? {} : { parent }),
           ...(annotate === undefined ? {} : { annotations: annotate }),
         },
         (done, total) => bar.update(done, total),

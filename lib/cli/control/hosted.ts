@@ -2,6 +2,8 @@
 import { finished } from 'node:stream/promises';
 import { heatMap } from '../../dirty/analysis.js';
 import type { DirtyEpoch } from '../../dirty/epoch.js';
+import { SnapshotStore } from '../../snapshot/store.js';
+import { Snapshot } from '../../vm/snapshot.js';
 import type { Vm } from '../../vm/vm.js';
 import { describeStop, type Stop } from '../stop.js';
 import {
@@ -16,6 +18,9 @@ import {
 const BACKLOG_BYTES = 256 * 1024;
 /** Stretches of memory in an epoch's heat. */
 const HEAT_COLUMNS = 64;
+
+/** So many snapshots that it took are known, and can be named as parents. */
+const TAKEN = 64;
 
 /** A client that watches the console. */
 export interface Watcher {
@@ -32,6 +37,8 @@ export class HostedMachine {
   readonly #started = new Date();
   readonly #watchers = new Set<Watcher>();
   readonly #slow = new Set<Watcher>();
+  /** By store and digest, oldest first. */
+  readonly #taken = new Map<string, Snapshot>();
   #backlog: Buffer[] = [];
   #backlogBytes = 0;
   #tracking: { signal: AbortSignal; over: Promise<void> } | undefined;
@@ -90,14 +97,21 @@ export class HostedMachine {
     signal: AbortSignal,
   ): Promise<SnapshotResult> {
     const { store, tag, annotations } = request;
+    using parent =
+      request.parent === undefined ? undefined : await this.#parent(store, request.parent);
     using snapshot = await this.vm.snapshot({
       store,
       ...(tag === undefined ? {} : { tag }),
+      ...(parent === undefined ? {} : { parent }),
       ...(annotations === undefined ? {} : { annotations }),
       then: request.then === 'resume' ? 'resume' : 'pause',
       onProgress,
       signal,
     });
+    this.#taken.set(`${store} ${snapshot.digest}`, snapshot);
+    for (const oldest of this.#taken.keys()) {
+      if (this.#taken.size > TAKEN) this.#taken.delete(oldest);
+    }
     if (request.then === 'stop') this.close();
     const { pauseMs, writeMs, bytes, pages } = snapshot.stats as NonNullable<typeof snapshot.stats>;
     return {
@@ -131,6 +145,12 @@ export class HostedMachine {
       if (this.#tracking === tracking) this.#tracking = undefined;
       end();
     }
+  }
+
+  async #parent(path: string, ref: string): Promise<Snapshot> {
+    const store = await SnapshotStore.open(path);
+    const digest = await store.resolve(ref);
+    return this.#taken.get(`${path} ${digest}`) ?? (await Snapshot.open(store, digest));
   }
 
   /** Ends the machine at an instruction boundary; with `kill`, without waiting for one. */

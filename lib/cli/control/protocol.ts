@@ -31,6 +31,8 @@ export const requestSchema = z.discriminatedUnion('op', [
     /** Absolute: the host process has another working directory. */
     store: path,
     tag: z.string().max(256).optional(),
+    /** Tag or digest of a snapshot in that store. */
+    parent: z.string().max(256).optional(),
     then: z.enum(['resume', 'pause', 'stop']),
     annotations: z.record(z.string().max(256), z.string().max(4096)).optional(),
   }),

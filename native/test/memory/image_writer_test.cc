@@ -81,7 +81,7 @@ TEST_CASE("image writer: what is written reads as the image, whatever the size o
     Sample sample(random);
     for (uint64_t part_size : {uint64_t{1}, kGranule, 2 * kGranule + 5, uint64_t{64} << 20}) {
       INFO("seed " << seed << ", parts of " << part_size);
-      ImageLayout layout = lay_out(*sample.image, part_size);
+      ImageLayout layout = lay_out(whole_content(*sample.image), part_size);
       uint64_t limit = std::max(part_size / kGranule * kGranule, kGranule);
       uint64_t total = 0;
       std::vector<UniqueFd> files, kept;
@@ -92,7 +92,7 @@ TEST_CASE("image writer: what is written reads as the image, whatever the size o
         files.push_back(new_file());
         kept.push_back(copy_of(files.back()));
       }
-      REQUIRE(total == content_bytes(*sample.image));
+      REQUIRE(total == whole_content(*sample.image).stored_bytes());
 
       WorkControl control;
       std::atomic<unsigned> progressed = 0;
@@ -131,7 +131,7 @@ TEST_CASE("image writer: what is written reads as the image, whatever the size o
 TEST_CASE("image writer: cancelled, without room, or with files too few") {
   Random random(1);
   Sample sample(random);
-  ImageLayout layout = lay_out(*sample.image, kGranule);
+  ImageLayout layout = lay_out(whole_content(*sample.image), kGranule);
   REQUIRE(layout.part_sizes.size() > 1);
   auto files = [&](auto make) {
     std::vector<UniqueFd> result;

@@ -80,6 +80,34 @@ describe('a named machine', () => {
     await kvmsnap.json('verify', 'end', '--store', kvmsnap.store);
   });
 
+  it('is saved in increments, which `flatten` makes one snapshot of', async () => {
+    await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
+    const snapshot = ['snapshot', 'one', '--store', kvmsnap.store];
+    const base = await kvmsnap.json(...snapshot, '--tag', 'base');
+    const next = await kvmsnap.json(...snapshot, '--tag', 'next', '--parent', 'base');
+    expect(next.pages).toBeLessThan(base.pages);
+    const third = await kvmsnap.json(...snapshot, '--tag', 'third', '--parent', next.digest);
+    const refused = await kvmsnap.run(...snapshot, '--parent', 'nothing');
+    expect(refused.code).toBe(4);
+    const at = ['--store', kvmsnap.store] as const;
+    const flat = await kvmsnap.json('flatten', 'third', ...at, '--tag', 'flat');
+    expect(flat.tag).toBe('flat');
+    await kvmsnap.json('flatten', 'third', ...at, '--tag', 'merged', '--parent', 'base');
+    for (const tag of ['base', 'next', third.digest]) await kvmsnap.json('delete', tag, ...at);
+    const list: { tag: string; summary: { layers: number } }[] = await kvmsnap.json('list', ...at);
+    expect(list.map(({ tag, summary }) => [tag, summary.layers])).toEqual([
+      ['flat', 1],
+      ['merged', 2],
+    ]);
+    await kvmsnap.json('gc', ...at, '--grace', '0');
+    for (const tag of ['flat', 'merged']) await kvmsnap.json('verify', tag, ...at);
+    await kvmsnap.json('restore', 'flat', ...at, '--name', 'two', '--detach');
+    // Of the restored machine the snapshot that it is from is a parent.
+    await kvmsnap.json('snapshot', 'two', ...at, '--parent', 'flat');
+    const other = await kvmsnap.run(...snapshot, '--parent', 'flat');
+    expect(other.code).toBe(2);
+  });
+
   it('keeps its name from others until it is gone', async () => {
     await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     const second = await kvmsnap.run(...COUNTER, '--name', 'one', '--detach');

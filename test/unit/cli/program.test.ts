@@ -60,7 +60,7 @@ describe('the command line', () => {
     const { commands } = buildProgram(new Exit());
     expect(commands.map((command) => command.name())).toEqual([
       ...['doctor', 'demo', 'run', 'ps', 'console', 'pause', 'resume', 'stop', 'snapshot', 'dirty'],
-      ...['restore', 'list', 'delete', 'gc', 'inspect', 'verify'],
+      ...['restore', 'flatten', 'list', 'delete', 'gc', 'inspect', 'verify'],
     ]);
     for (const command of commands) expect(command.description()).not.toBe('');
   });

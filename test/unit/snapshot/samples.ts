@@ -108,6 +108,7 @@ export function writePages(writer: SnapshotWriter, pages: Pages, partPages = 4):
     })),
     extents,
     crc32c: contents.map((part) => checksums(part)),
+    zeros: [],
     chunkSize: CHUNK,
   };
 }
