@@ -1,5 +1,4 @@
 /** Many machines from one instant. */
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { requireArgument } from '../errors.js';
 import { throwIfAborted } from './abort.js';
 
@@ -17,8 +16,6 @@ export interface ForkOptions {
 
 /** Far beyond what file descriptors and mappings allow. */
 const MOST = 1_000_000;
-/** Half a millisecond each: other work of the event loop waits no longer than for these. */
-const IN_ONE_TURN = 8;
 
 export type Forks<Machine, Options> = Options extends { settle: true }
   ? PromiseSettledResult<Machine>[]
@@ -41,7 +38,6 @@ export async function forkMany<Machine extends { close(): Promise<void> }>(
       const [result] = await Promise.allSettled([make()]);
       if (result.status === 'rejected' && !settle) throw result.reason;
       results.push(result);
-      if (results.length % IN_ONE_TURN === 0) await nextTurn();
     }
     throwIfAborted(signal);
     return results;

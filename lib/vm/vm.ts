@@ -25,6 +25,7 @@ import type { Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
 import { Stops } from './stops.js';
+import { inTurn } from './turns.js';
 import { Vcpu, type VcpuExit } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
@@ -79,7 +80,7 @@ export class Vm implements AsyncDisposable {
     const { config, boot }: MachinePlan = await planMachine(options);
     throwIfAborted(options.signal);
     const events = new MachineEvents();
-    const native = await nativeBinding().createMachine(config, events);
+    const native = await inTurn(() => nativeBinding().createMachine(config, events));
     const { irqchip, devices } = config;
     const vm = new Vm(native, { irqchip, devices, vcpus: config.cpuid.length }, events);
     try {
@@ -98,7 +99,9 @@ export class Vm implements AsyncDisposable {
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
-      const native = await nativeBinding().createMachine(machine, events, image);
+      const native = await inTurn(() =>
+        nativeBinding().createMachine(machine, events, origin.image),
+      );
       const vm = new Vm(native, config, events);
       vm.#origin = origin;
       return vm;
@@ -283,7 +286,7 @@ export class Vm implements AsyncDisposable {
         'the machine was not made from a snapshot: say which one to reset it to',
       );
     }
-    this.#stops.begin(await this.#native.reset(point.machine, point.image));
+    this.#stops.begin(await inTurn(() => this.#native.reset(point.machine, point.image)));
     // Of the life that is over.
     this.#ended = undefined;
     if (to === undefined) return;

@@ -25,6 +25,10 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   struct Owner final : EnvironmentUser {
     std::shared_ptr<Machine> machine;
     bool ended = false;
+    /// An environment that is ending makes no object that could close the machine.
+    ~Owner() override {
+      if (machine != nullptr) machine->close([] {});
+    }
     void environment_ends() override;
   };
   /// What `create` hands over to the constructor.

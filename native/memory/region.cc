@@ -94,28 +94,31 @@ FrozenRegion Region::freeze_cold() {
 std::shared_ptr<const Image> Region::freeze_private() {
   std::vector<HostRun> privates = scan_private_pages(range_.get(), spec_.size);
   std::vector<HostRun> runs = changed_of(privates);
-  if (runs.empty()) return image_;
-  auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
   uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
-  std::vector<Extent> extents;
-  extents.reserve(runs.size());
-  for (const HostRun& run : runs) {
-    uint64_t offset = run.start - base;
-    write_all(layer->fd(), range_.get() + offset, run.end - run.start, offset);
-    extents.push_back(
-        {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
-  }
-  layer->seal();
-  image_ = image_->overlaid(layer, std::move(extents));
-  bool was_behind = std::exchange(behind_, true);
-  clean_privates_ = std::move(privates);
-  if (runs.size() > kMostRemaps) return image_;
-  try {
+  if (!runs.empty()) {
+    auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
+    std::vector<Extent> extents;
+    extents.reserve(runs.size());
     for (const HostRun& run : runs) {
+      uint64_t offset = run.start - base;
+      write_all(layer->fd(), range_.get() + offset, run.end - run.start, offset);
+      extents.push_back(
+          {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
+    }
+    layer->seal();
+    image_ = image_->overlaid(layer, std::move(extents));
+    behind_ = true;
+  }
+  clean_privates_ = std::move(privates);
+  if (clean_privates_.size() > kMostRemaps) return image_;
+  try {
+    for (const HostRun& run : clean_privates_) {
       uint64_t offset = run.start - base;
       image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
     }
-    behind_ = was_behind;
+    // Every page is mapped from the image now.
+    behind_ = false;
+    clean_privates_.clear();
   } catch (const Error&) {
     // No mapping to be had. What is not mapped anew holds the same bytes: see kMostRemaps.
   }
