@@ -27,6 +27,7 @@ export {
 export {
   DirtyEpoch,
   type DirtySlot,
+  type EpochFacts,
   type PageRun,
   TRACKERS,
   type TrackerName,
