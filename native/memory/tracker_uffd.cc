@@ -137,7 +137,7 @@ void UffdTracker::note(uint64_t address) {
 
 void UffdTracker::harvest(std::vector<DirtySlot>& slots) {
   std::lock_guard lock(mutex_);
-  if (failure_) throw *failure_;
+  if (failure_) throw Error(*failure_);
   join(slots, noted_);
   for (size_t i = 0; i < noted_.size(); i++) {
     for_each_span(noted_[i].bitmap, noted_[i].pages, [&](uint64_t first, uint64_t end) {
@@ -155,7 +155,7 @@ void UffdTracker::stop() {
 void UffdTracker::before_remap(std::vector<DirtySlot>& slots) {
   forget_all();
   std::lock_guard lock(mutex_);
-  if (failure_) throw *failure_;
+  if (failure_) throw Error(*failure_);
   join(slots, noted_);
   for (DirtySlot& slot : noted_) std::fill(slot.bitmap.begin(), slot.bitmap.end(), 0);
 }

@@ -72,7 +72,7 @@ void DirtyTracking::start(TrackerKind kind, const Parts& parts) {
 
 DirtyEpoch DirtyTracking::harvest(const GuestMemory& memory) {
   if (tracker_ == nullptr) throw Error("ERR_STATE", "dirty pages are not being tracked");
-  if (failure_) throw *failure_;
+  if (failure_) throw Error(*failure_);
   DirtyEpoch epoch;
   auto started = std::chrono::steady_clock::now();
   epoch.slots = std::exchange(found_, clean_slots(memory));

@@ -228,10 +228,12 @@ TEST_CASE("trackers: uffd-wp is refused for memory mapped from files, pagemap is
   REQUIRE(::ftruncate(fd, 16 * kPageSize) == 0);
   auto file = BackingFile::duplicate(fd);
   ::close(fd);
-  Image image({{0, 16 * kPageSize}}, {file},
-              {{.file = 0, .gpa = 0, .length = 16 * kPageSize, .offset = 0}});
+  auto image = std::make_shared<const Image>(
+      std::vector<GpaRange>{{0, 16 * kPageSize}},
+      std::vector<std::shared_ptr<const BackingFile>>{file},
+      std::vector<Extent>{{.file = 0, .gpa = 0, .length = 16 * kPageSize, .offset = 0}});
   GuestMemory memory;
-  memory.add({.slot = 0, .gpa = 0, .size = 16 * kPageSize}, &image);
+  memory.add({.slot = 0, .gpa = 0, .size = 16 * kPageSize}, image);
   PagemapTracker tracker(memory);
   memory.host(0)[3 * kPageSize] = 1;
   CHECK(harvest(tracker, memory) == Pages{{0, 3}});
