@@ -220,7 +220,7 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     Napi::Env env = info.Env();
     auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
-                    Machine& machine) { return machine.reset(instant, image); };
+                    Machine& machine) { return machine.reset(*instant, image); };
     return machine_->resets_fast() ? short_job(env, Access::Reset, work, life_to_js)
                                    : standing_job(env, Access::Reset, work, life_to_js);
   });
@@ -231,7 +231,7 @@ Napi::Value MachineObject::recycle(const Napi::CallbackInfo& info) {
     return standing_job(
         info.Env(), Access::Reset,
         [instant = prepared_of(info.Env(), info[0]), image = image_of(info.Env(), info[1])](
-            Machine& machine) { return machine.recycle(instant, image); },
+            Machine& machine) { return machine.recycle(*instant, image); },
         life_to_js);
   });
 }
