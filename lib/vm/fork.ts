@@ -22,11 +22,11 @@ export type Forks<Machine, Options> = Options extends { settle: true }
   : Machine[];
 
 /** Calls `make` for each of them, one after the other. */
-export async function forkMany<Machine extends { close(): Promise<void> }>(
-  options: number | ForkOptions,
+async function forkMany<Machine extends { close(): Promise<void> }>(
+  options: ForkOptions,
   make: () => Promise<Machine>,
 ): Promise<PromiseSettledResult<Machine>[]> {
-  const { count = 1, settle = false, signal } = countOf(options);
+  const { count = 1, settle = false, signal } = options;
   requireArgument(
     Number.isInteger(count) && count >= 0 && count <= MOST,
     `count must be an integer from 0 to ${MOST}`,
@@ -52,13 +52,17 @@ export async function forkMany<Machine extends { close(): Promise<void> }>(
 const countOf = (options: number | ForkOptions): ForkOptions =>
   typeof options === 'number' ? { count: options } : options;
 
-/** What the caller gets: machines, or one result for each if it asked to `settle`. */
-export function forksOf<Machine, Options extends number | ForkOptions>(
-  options: Options,
-  results: PromiseSettledResult<Machine>[],
-): Forks<Machine, Options> {
-  const settle = typeof options === 'object' && options.settle === true;
-  const forks = settle
+/**
+ * The same as its caller wants it: machines, or one result for each if it asked to `settle`. Without
+ * options it is one machine.
+ */
+export async function forkAs<
+  Machine extends { close(): Promise<void> },
+  Options extends number | ForkOptions,
+>(options: Options | undefined, make: () => Promise<Machine>): Promise<Forks<Machine, Options>> {
+  const wanted = countOf(options ?? 1);
+  const results = await forkMany(wanted, make);
+  const forks = wanted.settle
     ? results
     : results.map((result) => (result as PromiseFulfilledResult<Machine>).value);
   return forks as Forks<Machine, Options>;

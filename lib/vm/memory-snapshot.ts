@@ -1,6 +1,5 @@
 /** A snapshot that is in this process's memory only. */
-import type { ForkOptions, Forks } from './fork.js';
-import { forkMany, forksOf } from './fork.js';
+import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import type { HasPoint, Point } from './point.js';
 import { Vm } from './vm.js';
 
@@ -28,8 +27,7 @@ export class MemorySnapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    const wanted = (options ?? 1) as Options;
-    return forksOf(wanted, await forkMany(wanted, () => this.restore()));
+    return forkAs(options, () => this.restore());
   }
 
   /** Lets go of its memory; machines that were made from it keep what they need. Idempotent. */

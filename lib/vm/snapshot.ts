@@ -10,7 +10,7 @@ import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
-import { type ForkOptions, type Forks, forkMany, forksOf } from './fork.js';
+import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import { dirtyLogOf } from './options.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
@@ -107,8 +107,7 @@ export class Snapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    const wanted = (options ?? 1) as Options;
-    return forksOf(wanted, await forkMany(wanted, () => this.restore()));
+    return forkAs(options, () => this.restore());
   }
 
   /** @internal */

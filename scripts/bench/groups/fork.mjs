@@ -1,6 +1,13 @@
 // New machines from a snapshot in memory: made from nothing (cold), and taken from a pool.
 import { Pool } from '../../../dist/index.js';
-import { createMachine, figureOf, fillMemory, runToReady, setPages } from '../machines.mjs';
+import {
+  createMachine,
+  figureOf,
+  fillMemory,
+  measureRestores,
+  runToReady,
+  setPages,
+} from '../machines.mjs';
 
 async function snapshotOf(kind, memory) {
   const vm = await createMachine(kind, memory);
@@ -9,22 +16,6 @@ async function snapshotOf(kind, memory) {
   const snapshot = await vm.snapshot();
   await vm.close();
   return snapshot;
-}
-
-async function measureCold(kind, snapshot, { runs, record, now }) {
-  const closing = [];
-  for (let i = 0; i < runs; i++) {
-    const start = now();
-    const vm = await snapshot.restore();
-    record(figureOf(kind, 'cold_fork_ready'), now() - start);
-    await runToReady(vm);
-    record(figureOf(kind, 'cold_fork_first_exit'), now() - start);
-    // As in restore.mjs.
-    const closed = vm.close();
-    if (kind === 'full') closing.push(closed);
-    else await closed;
-  }
-  await Promise.all(closing);
 }
 
 async function measurePooled(kind, snapshot, { runs, record, now }) {
@@ -45,7 +36,8 @@ async function measurePooled(kind, snapshot, { runs, record, now }) {
 export async function measure(context) {
   for (const kind of ['least', 'full']) {
     const snapshot = await snapshotOf(kind, context.memory);
-    await measureCold(kind, snapshot, context);
+    const names = ['cold_fork_ready', 'cold_fork_first_exit'];
+    await measureRestores(kind, snapshot, names, context);
     await measurePooled(kind, snapshot, context);
     snapshot.close();
   }

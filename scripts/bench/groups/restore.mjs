@@ -1,9 +1,7 @@
-// New machines from a snapshot's files, the page cache warm. For the half millisecond in which the least
-// machine is closed the next one waits, as in the floor. Not for the 20 ms of the full one, of which the
-// kernel sleeps most: nobody would, and a processor that slept is slow to begin with.
+// New machines from a snapshot's files, the page cache warm.
 import { join } from 'node:path';
 import { Snapshot, SnapshotStore } from '../../../dist/index.js';
-import { createMachine, figureOf, fillMemory, runToReady, setPages } from '../machines.mjs';
+import { createMachine, figureOf, fillMemory, measureRestores, setPages } from '../machines.mjs';
 
 const stores = new Map();
 
@@ -27,18 +25,8 @@ export async function measure(context) {
   for (const kind of ['least', 'full']) {
     const path = await storeOf(kind, context);
     const snapshot = await Snapshot.open(path, 'bench');
-    const closing = [];
-    for (let i = 0; i < runs; i++) {
-      const start = now();
-      const vm = await snapshot.restore();
-      record(figureOf(kind, 'restore_file_ready'), now() - start);
-      await runToReady(vm);
-      record(figureOf(kind, 'restore_file_first_exit'), now() - start);
-      const closed = vm.close();
-      if (kind === 'full') closing.push(closed);
-      else await closed;
-    }
-    await Promise.all(closing);
+    const names = ['restore_file_ready', 'restore_file_first_exit'];
+    await measureRestores(kind, snapshot, names, context);
     snapshot.close();
     for (let i = 0; i < runs; i++) {
       const start = now();

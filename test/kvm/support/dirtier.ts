@@ -5,6 +5,7 @@ import type { DirtyEpoch, Vm, VmOptions } from '../../../lib/index.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
 import { createGuest, setWord, until, word } from './machines.js';
+import { startOthersAsFirst } from './multi.js';
 
 /** Journals lie from here up, 4 MiB for each vCPU; pages to write come after them. */
 const JOURNALS = 0x200000n;
@@ -25,14 +26,7 @@ export interface Round {
 /** A machine in which every vCPU waits for rounds; it runs. */
 export async function bootDirtier(options: VmOptions = {}): Promise<Vm> {
   const vm = await createGuest('dirtier', { memory: MiB(128), ...options });
-  const [first, ...others] = vm.vcpus;
-  const regs = await first!.getRegs();
-  const { apic_base, ...sregs } = await first!.getSregs();
-  for (const vcpu of others) {
-    await vcpu.setSregs(sregs);
-    await vcpu.setRegs({ ...regs, rsi: BigInt(vcpu.index) });
-    await vcpu.setMpState({ mp_state: 0 });
-  }
+  await startOthersAsFirst(vm);
   await vm.start();
   return vm;
 }

@@ -3,9 +3,8 @@ import type { Vm } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import { type BootOptions, createGuest, until, untilReady, word } from './machines.js';
 
-/** `smp-ring3` on each vCPU, not started. The guest's contract: the host sets all registers. */
-export async function createRing3Smp(vcpus: number, options: BootOptions = {}) {
-  const vm = await createGuest('smp-ring3', { ...options, vcpus });
+/** Guests in ring 3 leave it to the host: the other vCPUs start where the first does, with their number in rsi. */
+export async function startOthersAsFirst(vm: Vm): Promise<void> {
   const [first, ...others] = vm.vcpus;
   const regs = await first!.getRegs();
   const { apic_base, ...sregs } = await first!.getSregs();
@@ -14,6 +13,12 @@ export async function createRing3Smp(vcpus: number, options: BootOptions = {}) {
     await vcpu.setRegs({ ...regs, rsi: BigInt(vcpu.index) });
     await vcpu.setMpState({ mp_state: 0 });
   }
+}
+
+/** `smp-ring3` on each vCPU, not started. */
+export async function createRing3Smp(vcpus: number, options: BootOptions = {}) {
+  const vm = await createGuest('smp-ring3', { ...options, vcpus });
+  await startOthersAsFirst(vm);
   return vm;
 }
 
