@@ -19,6 +19,6 @@ export function countReport(report: {
     assertionResults: { status: string; fullName: string; failureMessages?: string[] }[];
   }[];
 }): Counts;
-export function countRun(file: string, status: number | null): Counts;
+export function countRun(file: string, status: number | null, journal?: string): Counts;
 export function listFailures(counts: Counts): string;
 export function summary(counts: Counts): string;

@@ -1,6 +1,7 @@
 // Counts of tests, from the reports that vitest's JSON reporter writes.
 
 import { readFileSync } from 'node:fs';
+import { readJournal } from './journal.mjs';
 
 export const NONE = { passed: 0, failed: 0, skipped: 0, failures: [] };
 
@@ -36,19 +37,25 @@ export function countReport(report) {
 
 /**
  * The counts of a run that ended with exit status `status` and should have left `file`. A run that
- * failed without a failed test (a crash, an unhandled error, a lost machine) counts as one failure.
+ * failed without a failed test (a crash, an unhandled error, a lost machine) counts as one failure. One
+ * that left no report is counted from its journal, if it kept one, which says what it was at.
  */
-export function countRun(file, status) {
-  let counts = NONE;
-  let whole = true;
+export function countRun(file, status, journal) {
+  let counts;
   try {
     counts = countReport(JSON.parse(readFileSync(file, 'utf8')));
   } catch {
-    whole = false;
+    return countUnreported(readJournal(journal), status);
   }
-  if (counts.failed > 0 || (status === 0 && whole)) return counts;
-  const how = whole ? `ended with status ${status}` : `left no report (status ${status})`;
-  return { ...counts, failed: 1, failures: [`the run ${how} without a failed test`] };
+  if (counts.failed > 0 || status === 0) return counts;
+  const failures = [`the run ended with status ${status} without a failed test`];
+  return { ...counts, failed: 1, failures };
+}
+
+function countUnreported({ running, passed, failed, skipped }, status) {
+  const at = running.map((name) => `; ${name} had not ended`).join('');
+  const failures = [`the run left no report (status ${status})${at}`];
+  return { passed, failed: failed + 1, skipped, failures };
 }
 
 /** One line for each failed test, for the end of a long log. */

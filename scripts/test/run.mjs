@@ -50,10 +50,13 @@ export function runHere(tiers) {
 export function runEmulated(tiers, filters = []) {
   return withDirectory((share) => {
     const job = [
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: for the shell there
+      'KVMSNAP_JOURNAL="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.journal"',
       ...vitest(tiers),
       '--shard="$KVMSNAP_SHARD"',
       // biome-ignore lint/suspicious/noTemplateCurlyInString: for the shell there
       '--outputFile.json="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.json"',
+      '--reporter=./scripts/test/journal.mjs',
       '"$@"',
     ].join(' ');
     const status = start(process.execPath, [
@@ -62,7 +65,7 @@ export function runEmulated(tiers, filters = []) {
       ...['--share', share, '--', 'sh', '-c', job, 'sh', ...filters],
     ]);
     const counts = Array.from({ length: SHARDS }, (_, index) =>
-      countRun(join(share, `${index + 1}.json`), 0),
+      countRun(join(share, `${index + 1}.json`), 0, join(share, `${index + 1}.journal`)),
     ).reduce(add, NONE);
     if (status === 0 || counts.failed > 0) return counts;
     const failures = [`the emulated host ended with status ${status}`];

@@ -68,6 +68,21 @@ describe('The count of all tests', () => {
     expect(countRun(fileWith('cut.json', '{"numPassedTests": 3'), 0).failed).toBe(1);
   });
 
+  test('a run that left a journal and no report is counted from it, and says what it was at', () => {
+    const entries = [
+      { began: 'a.test.ts: one' },
+      { began: 'b.test.ts: two' },
+      { ended: 'a.test.ts: one', state: 'passed' },
+    ];
+    const lines = entries.map((entry) => `${JSON.stringify(entry)}\n`).join('');
+    const journal = fileWith('run.journal', `${lines}{"ended": "b.te`);
+    const counts = countRun(join(directory, 'absent.json'), 0, journal);
+    expect(counts).toMatchObject({ passed: 1, failed: 1, skipped: 0 });
+    expect(listFailures(counts)).toBe(
+      'FAILED the run left no report (status 0); b.test.ts: two had not ended\n',
+    );
+  });
+
   test('adds up, and reads as CI wants it', () => {
     const sum = add(
       { passed: 1, failed: 2, skipped: 3, failures: ['a', 'b'] },
