@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 // Inside the emulated host everything takes many times as long (docs/testing.md).
 const EMULATED = process.env.KVMSNAP_EMULATED_HOST === '1';
-const SLOWDOWN = EMULATED ? 10 : 1;
+const SLOWDOWN = EMULATED ? 5 : 1;
 
 // Races and interrupts against a clock: on a shared or emulated machine one may come too late. What
 // fails three times running is no accident.

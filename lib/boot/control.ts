@@ -33,10 +33,14 @@ export const PROTECTED_CONTROL = {
   efer: 0n,
 } as const;
 
-/** Long mode with the page tables at `cr3`, x87, SSE and `syscall` ready for use. */
-export const longControl = (cr3: bigint) => ({
+/**
+ * Long mode with the page tables at `cr3`, x87 and SSE ready for use, and `syscall` in ring 0. A guest
+ * that starts in ring 3 has no kernel that could have said where `syscall` leads, and with it off no
+ * way out of its ring.
+ */
+export const longControl = (cr3: bigint, ring: 0 | 3) => ({
   cr0: CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG,
   cr3,
   cr4: CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT,
-  efer: EFER_SCE | EFER_LME | EFER_LMA,
+  efer: EFER_LME | EFER_LMA | (ring === 0 ? EFER_SCE : 0n),
 });

@@ -17,6 +17,8 @@ export const LOW_MEMORY = {
 /** Memory-mapped interrupt controllers: fixed by KVM's in-kernel irqchip. */
 export const IOAPIC_BASE = 0xfec00000n;
 export const LAPIC_BASE = 0xfee00000n;
+/** Both, in large pages. */
+export const INTERRUPT_CONTROLLERS = { start: IOAPIC_BASE, end: 0xff000000n } as const;
 
 /** What `planLinux` writes for a kernel below 1 MiB. */
 export const LINUX_LAYOUT = {

@@ -217,14 +217,20 @@ export interface NativeMachine {
   freeze(then: 'resume' | 'pause'): Promise<NativeFrozen>;
   /**
    * Any state but closed -> paused at that instant: memory, CPUs, devices. A running vCPU that waits for
-   * a JavaScript handler gets its answer first. Gives how often the machine was reset by now, its life.
+   * a JavaScript handler gets its answer first. Gives how often the machine was reset by now, its life:
+   * at once when it is done at once.
    */
-  reset(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
+  reset(machine: NativePreparedMachine, image: NativeImage): number | Promise<number>;
   /**
    * The same, leaving nothing behind of what it was: all memory is mapped anew, output that nobody took is
    * dropped. On the machine's own thread.
    */
   recycle(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
+  /**
+   * The same for a machine that was made or recycled for that instant and has stood since: what time has
+   * changed goes back.
+   */
+  renew(machine: NativePreparedMachine): number | Promise<number>;
 
   // Devices.
   /**

@@ -11,6 +11,7 @@ export const GUEST_ABI = {
   DATA_SIZE: 0x3000,
   /** Memory that touching guests write: from here up. */
   PAGES: 0x200000n,
+  ESCAPE_VIEW: 0x800000n,
   /** Load address and data page of flat real-mode guests. */
   REAL_TEXT: 0x8000n,
   REAL_DATA: 0x9000n,

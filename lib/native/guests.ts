@@ -19,6 +19,7 @@ const LONG_RING0: GuestInfo = { format: 'elf', mode: 'long', rings: [0] };
 export const GUESTS = {
   counter: LONG_ANY,
   dirtier: LONG_ANY,
+  escape: { format: 'elf', mode: 'long', rings: [3] },
   hostile: LONG_ANY,
   lapic: LONG_RING0,
   pattern: LONG_ANY,

@@ -7,6 +7,7 @@ import { throwIfAborted } from './abort.js';
 import type { MemorySnapshot } from './memory-snapshot.js';
 import type { Point } from './point.js';
 import type { Snapshot } from './snapshot.js';
+import { inTurn } from './turns.js';
 import { Vm } from './vm.js';
 
 export interface PoolOptions {
@@ -177,8 +178,7 @@ export class Pool implements AsyncDisposable {
   async #handOut(native: NativeMachine): Promise<Vm> {
     this.#taken++;
     try {
-      const { machine, image } = this.#point;
-      const life = await native.reset(machine, image);
+      const life = await inTurn(() => native.renew(this.#point.machine));
       this.#requireOpen();
       this.#handedOut++;
       this.#refill();

@@ -10,7 +10,7 @@ let spent = 0;
  * Calls `work`, which does most of what it does before it returns. A loop that awaits nothing else would
  * keep timers and I/O waiting: after some milliseconds the event loop turns first.
  */
-export async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+export async function inTurn<T>(work: () => T | Promise<T>): Promise<T> {
   if (spent > MOST_MS) {
     spent = 0;
     await nextTurn();

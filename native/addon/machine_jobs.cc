@@ -221,7 +221,7 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
                     Machine& machine) { return machine.reset(*instant, image); };
-    return machine_->resets_fast() ? short_job(env, Access::Reset, work, life_to_js)
+    return machine_->resets_fast() ? instant_job(env, Access::Reset, work, life_to_js)
                                    : standing_job(env, Access::Reset, work, life_to_js);
   });
 }
@@ -232,6 +232,17 @@ Napi::Value MachineObject::recycle(const Napi::CallbackInfo& info) {
         info.Env(), Access::Reset,
         [instant = prepared_of(info.Env(), info[0]), image = image_of(info.Env(), info[1])](
             Machine& machine) { return machine.recycle(*instant, image); },
+        life_to_js);
+  });
+}
+
+Napi::Value MachineObject::renew(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return instant_job(
+        info.Env(), Access::Reset,
+        [instant = prepared_of(info.Env(), info[0])](Machine& machine) {
+          return machine.renew(*instant);
+        },
         life_to_js);
   });
 }

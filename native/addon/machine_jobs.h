@@ -33,21 +33,38 @@ Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, 
   return promise.promise();
 }
 
+// Null: not done.
+template <typename Work>
+auto MachineObject::try_here(Machine::Access access, Work work) {
+  using Result = decltype(attempt([&] { return work(*machine_); }));
+  std::optional<Result> result;
+  auto here = attempt([&] {
+    return machine().try_standing(access,
+                                  [&] { result = attempt([&] { return work(*machine_); }); });
+  });
+  if (const Error* error = std::get_if<Error>(&here)) result = Result(*error);
+  return result;
+}
+
 template <typename Work, typename ToJs>
 Napi::Value MachineObject::short_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js) {
   return guard(env, [&]() -> Napi::Value {
-    using Result = decltype(attempt([&] { return work(*machine_); }));
-    std::optional<Result> result;
-    auto here = attempt([&] {
-      return machine().try_standing(access,
-                                    [&] { result = attempt([&] { return work(*machine_); }); });
-    });
-    if (result || std::holds_alternative<Error>(here)) {
-      PendingPromise promise(env);
-      promise.settle(env, result ? *std::move(result) : Result(std::get<Error>(here)), to_js);
-      return promise.promise();
-    }
-    return standing_job(env, access, work, to_js);
+    auto result = try_here(access, work);
+    if (!result) return standing_job(env, access, work, to_js);
+    PendingPromise promise(env);
+    promise.settle(env, *result, to_js);
+    return promise.promise();
+  });
+}
+
+template <typename Work, typename ToJs>
+Napi::Value MachineObject::instant_job(Napi::Env env, Machine::Access access, Work work,
+                                       ToJs to_js) {
+  return guard(env, [&]() -> Napi::Value {
+    auto result = try_here(access, work);
+    if (!result) return standing_job(env, access, work, to_js);
+    if (const Error* error = std::get_if<Error>(&*result)) throw Error(*error);
+    return to_js(env, std::get<0>(*result));
   });
 }
 

@@ -88,6 +88,7 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::freeze>("freeze"),
                    InstanceMethod<&MachineObject::reset>("reset"),
                    InstanceMethod<&MachineObject::recycle>("recycle"),
+                   InstanceMethod<&MachineObject::renew>("renew"),
                    InstanceMethod<&MachineObject::serial_input>("serialInput"),
                    InstanceMethod<&MachineObject::set_output_flow>("setOutputFlow"),
                    InstanceMethod<&MachineObject::claim_ports>("claimPorts"),

@@ -75,6 +75,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value freeze(const Napi::CallbackInfo& info);
   Napi::Value reset(const Napi::CallbackInfo& info);
   Napi::Value recycle(const Napi::CallbackInfo& info);
+  Napi::Value renew(const Napi::CallbackInfo& info);
 
   Napi::Value serial_input(const Napi::CallbackInfo& info);
   void set_output_flow(const Napi::CallbackInfo& info);
@@ -93,6 +94,11 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// For a standing machine. A short one is done at once, on this thread, if it can be.
   template <typename Work, typename ToJs>
   Napi::Value short_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
+  /// The same; done at once it returns the value, no promise, or throws.
+  template <typename Work, typename ToJs>
+  Napi::Value instant_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
+  template <typename Work>
+  auto try_here(Machine::Access access, Work work);
   template <typename Work, typename ToJs>
   Napi::Value standing_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
 

@@ -17,6 +17,8 @@
 #define GUEST_PAGES 0x200000
 #define GUEST_REAL_TEXT 0x8000
 #define GUEST_REAL_DATA 0x9000
+// What escape looks at: 2 MiB there and 2 MiB behind.
+#define GUEST_ESCAPE_VIEW 0x800000
 // RAM that does not fit below the 32-bit hole goes on at GUEST_HIGH_START.
 #define GUEST_LOW_END 0xc0000000
 #define GUEST_HIGH_START 0x100000000

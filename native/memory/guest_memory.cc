@@ -109,10 +109,12 @@ FrozenMemory GuestMemory::freeze() {
   return memory;
 }
 
-void GuestMemory::reset(const std::shared_ptr<const Image>& image) {
+std::vector<GpaRange> GuestMemory::reset(const std::shared_ptr<const Image>& image) {
   std::unique_lock lock(mutex_);
   for (const auto& region : regions_) require_covered(*image, region->spec());
-  for (const auto& region : regions_) region->reset(image);
+  std::vector<GpaRange> written;
+  for (const auto& region : regions_) region->reset(image, written);
+  return written;
 }
 
 void GuestMemory::map_anew(const std::shared_ptr<const Image>& image) {

@@ -43,7 +43,7 @@ class GuestMemory {
   /// See Region::freeze. No vCPU may be running.
   FrozenMemory freeze();
   /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
-  void reset(const std::shared_ptr<const Image>& image);
+  std::vector<GpaRange> reset(const std::shared_ptr<const Image>& image);
   /// The same, whatever it takes: no page that was written stays.
   void map_anew(const std::shared_ptr<const Image>& image);
 

@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 #include <utility>
@@ -106,6 +107,7 @@ std::shared_ptr<const Image> Region::freeze_private() {
           {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
     }
     layer->seal();
+    sources_.clear();
     image_ = image_->overlaid(layer, std::move(extents));
     behind_ = true;
   }
@@ -150,12 +152,17 @@ std::vector<HostRun> Region::changed_of(const std::vector<HostRun>& privates) co
   return changed;
 }
 
-void Region::reset(const std::shared_ptr<const Image>& image) {
-  if (origin_ == image) {
-    clean_privates_ = scan_private_pages(range_.get(), spec_.size);
-    put_back(clean_privates_);
-  } else {
+void Region::reset(const std::shared_ptr<const Image>& image, std::vector<GpaRange>& written) {
+  if (origin_ != image) {
     map_anew(image);
+    written.push_back({spec_.gpa, spec_.size});
+    return;
+  }
+  clean_privates_ = scan_private_pages(range_.get(), spec_.size);
+  put_back(clean_privates_);
+  uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
+  for (const HostRun& run : clean_privates_) {
+    written.push_back({spec_.gpa + (run.start - base), run.end - run.start});
   }
 }
 
@@ -163,6 +170,7 @@ void Region::map_anew(const std::shared_ptr<const Image>& image) {
   std::shared_ptr<const Image> part = image->clipped({spec_.gpa, spec_.size});
   // Until it is mapped it may be half of each.
   origin_ = nullptr;
+  sources_.clear();
   image->place(spec_.gpa, spec_.size, range_.get());
   note_host_writes(0, spec_.size);
   behind_ = false;
@@ -195,6 +203,9 @@ void Region::put_back(const HostRun& run, bool by_copy) {
     if (clean.empty()) break;
     std::memcpy(range_.get() + offset, clean.data(), clean.size());
     offset += clean.size();
+    if (std::find(sources_.begin(), sources_.end(), view) == sources_.end()) {
+      sources_.push_back(std::move(view));
+    }
   }
   // Zeros, or a file that is not ours: where it was mapped from it still is, even if `behind_`.
   if (offset < end && ::madvise(range_.get() + offset, end - offset, MADV_DONTNEED) < 0) {

@@ -40,7 +40,8 @@ class Region {
 
   /// Makes it what `image` says, which covers it: pages written since it was mapped from that image
   /// are put back, and all of it is mapped anew where it holds another. Nobody may write meanwhile.
-  void reset(const std::shared_ptr<const Image>& image);
+  /// Adds to `written` where it may have held something else, in order.
+  void reset(const std::shared_ptr<const Image>& image, std::vector<GpaRange>& written);
   /// The same by mapping all of it anew, so that nothing stays of what was written.
   void map_anew(const std::shared_ptr<const Image>& image);
   /// It holds what `image` says, which covers it: what `reset` to that image can count on.
@@ -79,6 +80,8 @@ class Region {
   /// Pages that were private though they held what `image_` says, in order: copied by a freeze or
   /// a reset. They may have been written since, or mapped anew.
   std::vector<HostRun> clean_privates_;
+  /// Views of `image_`'s files that a reset has copied from: the next one finds them mapped.
+  std::vector<std::shared_ptr<const Mapping>> sources_;
   /// The machine's whole image that `image_` is a part of; null: not known.
   std::shared_ptr<const Image> origin_;
   std::vector<std::atomic<uint64_t>> host_writes_;

@@ -160,6 +160,9 @@ void Crew::serve(unsigned index) {
       lock.lock();
       inside_[index] = false;
       if (--inside_count_ == 0) changed_.notify_all();
+      lock.unlock();
+      work_.parked(index);
+      lock.lock();
     } else {
       changed_.wait(lock);
     }

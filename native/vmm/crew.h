@@ -30,6 +30,8 @@ class CrewWork {
   virtual ~CrewWork() = default;
   /// Runs the guest on vCPU `index` until `Crew::may_run(index)` is false. Must not throw.
   virtual void run_vcpu(unsigned index) = 0;
+  /// On the same thread when it is back from there: jobs may be done from now on. Must not throw.
+  virtual void parked(unsigned index) = 0;
   /// Wakes threads that wait for anything but KVM_RUN, so that they look at `may_run` again.
   virtual void wake_waiters() = 0;
 };

@@ -97,7 +97,7 @@ void Machine::build() {
       ram_sizes(), ports_);
   if (config_.state) {
     apply_state(*config_.state, &VcpuRegisters::load_new);
-    config_.state.reset();
+    confinement_.begin(std::move(config_.state));
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;
   } else {
@@ -122,6 +122,7 @@ void Machine::destroy() {
   rings_.reset();
   vm_ = VmFd();
   memory_.clear();
+  confinement_.begin(nullptr);
   std::vector<std::function<void()>> callbacks;
   {
     std::lock_guard lock(mutex_);

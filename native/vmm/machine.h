@@ -13,6 +13,7 @@
 
 #include "kvm/kvm.h"
 #include "memory/guest_memory.h"
+#include "vmm/confinement.h"
 #include "vmm/crew.h"
 #include "vmm/device_set.h"
 #include "vmm/dirty_ring.h"
@@ -151,6 +152,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// The same for a machine that goes to another owner: nothing is left of what it was, in memory
   /// or on its way out.
   uint32_t recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
+  /// A machine that was made or recycled for that instant, and has stood since, is there again:
+  /// what time alone has changed is put back. Returns what `reset` does.
+  uint32_t renew(const MachineConfig& instant);
   /// What machines like this one are made of, memory and state excepted.
   MachineConfig blueprint() const;
   void add_slot(const RegionSpec& spec);
@@ -189,9 +193,15 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// May leave half of it behind when it throws.
   using LoadVcpu = void (VcpuRegisters::*)(const VcpuState&);
   void apply_state(const MachineState& state, LoadVcpu load);
+  uint32_t begin_life();
+  template <typename PutBack>
+  uint32_t go_back(const MachineConfig& instant, const PutBack& put_back);
+  void put_back_state(const std::shared_ptr<const MachineState>& state,
+                      std::span<const GpaRange> written);
 
   // On a vCPU's thread.
   void run_vcpu(unsigned index) override;
+  void parked(unsigned index) override;
   void wake_waiters() override;
   void stop(StopReason reason, uint32_t code) override;
   void handle_exit(unsigned index, const Exit& exit);
@@ -205,6 +215,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void settle(unsigned index);
   void close_answer(Vcpu& cpu);
   void abandon_exit(unsigned index);
+  void note_breach(const Exit& exit);
   void require_same_kind(const MachineConfig& other) const;
   void throttle(unsigned index);
   void excuse_absence(const Vcpu& cpu) const;
@@ -250,6 +261,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   // In this order, so that vCPUs go before the VM and the VM before the memory it maps.
   GuestMemory memory_;
   Translations translations_;
+  Confinement confinement_;
   VmFd vm_;
   MemorySlots slots_{vm_, memory_};
   std::unique_ptr<DirtyRings> rings_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kvm/error.h"
+#include "vmm/aside.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
 
@@ -25,7 +26,8 @@ void Machine::abandon_exit(unsigned index) {
   for (unsigned pieces = 0; cpu.incomplete; pieces++) {
     if (pieces == kMostPieces) throw Error("ERR_IOCTL", "KVM_RUN does not finish an access");
     kick_self(run);
-    Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+    Exit exit = decode_exit(cpu.registers().enter(), run, cpu.fd().run_size());
+    note_breach(exit);
     cpu.incomplete = needs_completion(exit);
     if (is_read(exit)) {
       std::span<uint8_t> data = exit_data(exit);
@@ -51,27 +53,28 @@ void Machine::require_same_kind(const MachineConfig& other) const {
   if (!same) refuse("memory slots");
 }
 
-uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
-  require_same_kind(instant);
+// The life of before is over: nobody waits for what it was at. Returns the new one's number.
+uint32_t Machine::begin_life() {
   finish_solo(own(InterruptedExit{}));
-  uint32_t life = 0;
-  {
-    std::lock_guard lock(mutex_);
-    if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
-    status_ = Status::Paused;
-    life = ++life_;
-    crew_.set_running(false);
-  }
+  std::lock_guard lock(mutex_);
+  if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
+  status_ = Status::Paused;
+  crew_.set_running(false);
   killed_ = false;
+  return ++life_;
+}
+
+template <typename PutBack>
+uint32_t Machine::go_back(const MachineConfig& instant, const PutBack& put_back) {
+  require_same_kind(instant);
+  uint32_t life = begin_life();
   try {
     for (unsigned index = 0; index < vcpus_.size(); index++) {
       abandon_exit(index);
       vcpus_[index]->step(false);
     }
-    tracking_.remap(memory_, [&] { memory_.reset(image); });
-    translations_.forget(vm_);
-    reset_before_ = true;
-    apply_state(*instant.state, &VcpuRegisters::load);
+    put_back();
+    confinement_.begin(instant.state);
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();
   } catch (const Error& error) {
@@ -81,21 +84,50 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
   return life;
 }
 
+uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
+  return go_back(instant, [&] {
+    std::vector<GpaRange> written;
+    tracking_.remap(memory_, [&] { written = memory_.reset(image); });
+    put_back_state(instant.state, written);
+  });
+}
+
+void Machine::put_back_state(const std::shared_ptr<const MachineState>& state,
+                             std::span<const GpaRange> written) {
+  bool confined = confinement_.held(state, written, memory_);
+  reset_before_ = true;
+  if (confined) return apply_state(*state, &VcpuRegisters::load_confined);
+  auto load = confinement_.knows(*state) ? &VcpuRegisters::load_again : &VcpuRegisters::load;
+  if (has_nested_paging()) return apply_state(*state, load);
+  Aside dropping([this] { translations_.forget(vm_); });
+  apply_state(*state, load);
+  dropping.finish();
+}
+
 bool Machine::resets_fast() const {
   RamSizes sizes = ram_sizes();
-  return sizes.below_4g + sizes.above_4g <= kFastResetMemory && reset_before_;
+  bool ready = reset_before_ || !config_.irqchip || has_nested_paging();
+  return ready && sizes.below_4g + sizes.above_4g <= kFastResetMemory;
 }
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
-  require_same_kind(instant);
   tracking_.require_none("recycling");
-  memory_.map_anew(image);
-  uint32_t life = reset(instant, image);
+  uint32_t life = go_back(instant, [&] {
+    memory_.map_anew(image);
+    const auto regions = memory_.regions();
+    std::vector<GpaRange> all;
+    for (const RegionSpec& region : regions) all.push_back({region.gpa, region.size});
+    put_back_state(instant.state, all);
+  });
   for (OutputBuffer* output : {&serial_output_, &debug_output_}) {
     output->take();
     output->set_flowing(true);
   }
   return life;
+}
+
+uint32_t Machine::renew(const MachineConfig& instant) {
+  return go_back(instant, [&] { apply_state(*instant.state, &VcpuRegisters::load_time); });
 }
 
 MachineConfig Machine::blueprint() const {

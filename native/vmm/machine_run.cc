@@ -1,5 +1,6 @@
 // What a machine's vCPU threads do: the run loop, and who answers which exit.
 #include <cstring>
+#include <utility>
 
 #include "kvm/error.h"
 #include "vmm/kick.h"
@@ -38,13 +39,14 @@ std::string describe(const InternalErrorExit& exit) {
 void Machine::run_vcpu(unsigned index) {
   Vcpu& cpu = *vcpus_[index];
   kvm_run& run = cpu.fd().run();
+  cpu.in_run = true;
   try {
     if (std::chrono::steady_clock::now() - cpu.stands_since > kNoticeable) excuse_absence(cpu);
     cpu.registers().forget_timer();
     while (crew_.may_run(index)) {
       cpu.incomplete = false;
       close_answer(cpu);
-      Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+      Exit exit = decode_exit(cpu.registers().enter(), run, cpu.fd().run_size());
       if (std::holds_alternative<InterruptedExit>(exit)) {
         clear_kick(run);
         continue;
@@ -60,6 +62,12 @@ void Machine::run_vcpu(unsigned index) {
     fail(Error("ERR_SYSTEM", error.what()));
   }
   cpu.stands_since = std::chrono::steady_clock::now();
+  cpu.in_run = false;
+}
+
+void Machine::parked(unsigned index) {
+  auto deliver = std::exchange(vcpus_[index]->when_parked, nullptr);
+  if (deliver) deliver();
 }
 
 // The guest's clock goes on while it stands still, and its watchdogs would report a lockup.
@@ -74,7 +82,7 @@ void Machine::settle(unsigned index) {
     // Before KVM takes what is there: an answer that comes later is refused.
     close_answer(cpu);
     kick_self(run);
-    Exit exit = decode_exit(cpu.fd().enter(), run, cpu.fd().run_size());
+    Exit exit = decode_exit(cpu.registers().enter(), run, cpu.fd().run_size());
     cpu.incomplete = needs_completion(exit);
     if (!std::holds_alternative<InterruptedExit>(exit)) handle_exit(index, exit);
   }
@@ -112,7 +120,16 @@ bool Machine::drain_full_ring(const Exit& exit) {
   return true;
 }
 
+// What KVM itself does to a vCPU that shuts down or is stepped no guest can do from ring 3.
+void Machine::note_breach(const Exit& exit) {
+  bool harmless = std::holds_alternative<IoExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
+                  std::holds_alternative<InterruptedExit>(exit) ||
+                  std::holds_alternative<DirtyRingFullExit>(exit);
+  if (!harmless) confinement_.breach();
+}
+
 void Machine::handle_exit(unsigned index, const Exit& exit) {
+  note_breach(exit);
   // Even when the exit is handed out: KVM would give no other.
   bool drained = drain_full_ring(exit);
   if (deliver_solo(index, exit, false)) return;
@@ -282,6 +299,7 @@ void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone
   crew_.submit([this, index, single_step](bool cancelled) {
     if (cancelled) return finish_solo(Error("ERR_CLOSED", "the machine was closed"));
     try {
+      if (single_step) confinement_.breach();
       vcpus_[index]->step(single_step);
     } catch (const Error& error) {
       return fail(error);
@@ -321,7 +339,11 @@ bool Machine::deliver_solo(unsigned index, const Exit& exit, bool dispatched) {
     if (status_ == Status::Running) status_ = Status::Paused;
     crew_.set_running(false);
   }
-  done(std::move(owned));
+  if (vcpus_[index]->in_run) {
+    vcpus_[index]->when_parked = [done, owned] { done(owned); };
+  } else {
+    done(std::move(owned));
+  }
   return true;
 }
 

@@ -18,6 +18,7 @@ std::vector<uint8_t> Machine::get_section(unsigned index, VcpuSection section) {
 void Machine::set_section(unsigned index, VcpuSection section, std::span<const uint8_t> bytes) {
   stand_all();
   VcpuRegisters& registers = vcpu(index).registers();
+  confinement_.breach();
   registers.set(section, bytes);
   if (section == VcpuSection::Lapic) registers.note_timer();
 }
@@ -37,10 +38,10 @@ void Machine::inject_pending_timer(unsigned index) {
   {
     PendingKick pending;
     cpu.fd().unblock_signals_in_guest(true);
-    exit = decode_exit(cpu.fd().enter(), cpu.fd().run(), cpu.fd().run_size());
+    exit = decode_exit(cpu.registers().enter(), cpu.fd().run(), cpu.fd().run_size());
     // KVM looks at the ring before anything else.
     while (drain_full_ring(exit)) {
-      exit = decode_exit(cpu.fd().enter(), cpu.fd().run(), cpu.fd().run_size());
+      exit = decode_exit(cpu.registers().enter(), cpu.fd().run(), cpu.fd().run_size());
     }
     cpu.fd().unblock_signals_in_guest(false);
   }
@@ -93,6 +94,7 @@ MachineState Machine::save_state() {
 
 void Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
+  confinement_.breach();
   try {
     apply_state(state, &VcpuRegisters::load);
   } catch (...) {
@@ -127,6 +129,7 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   Frozen frozen;
   frozen.state = std::make_shared<const MachineState>(save_state());
   tracking_.remap(memory_, [&] { frozen.memory = memory_.freeze(); });
+  confinement_.begin(frozen.state);
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {
     finish_solo(own(InterruptedExit{}));

@@ -49,6 +49,11 @@ class Vcpu {
   bool answer(uint32_t question, Answer answer);
   void wake();
 
+  /// Its own thread is at work for it, in Machine::run_vcpu.
+  bool in_run = false;
+  /// To be called by that thread once it is parked. Who hears of an exit then finds the machine
+  /// standing, and need not wait for this thread.
+  std::function<void()> when_parked;
   /// The instruction of the last exit is not finished: KVM does that at the next KVM_RUN.
   bool incomplete = false;
   /// When it last stopped running.

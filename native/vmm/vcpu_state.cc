@@ -1,55 +1,16 @@
 #include "vmm/vcpu_state.h"
 
 #include <algorithm>
-#include <cstring>
-#include <mutex>
 
 #include "kvm/error.h"
 #include "kvm/kvm.h"
 #include "memory/region_spec.h"
 #include "vmm/saveable_msrs.h"
-#include "vmm/translations.h"
+#include "vmm/struct_bytes.h"
 
 namespace kvmsnap {
 
 namespace {
-
-template <typename T>
-std::vector<uint8_t> to_bytes(const T& value) {
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&value);
-  return {bytes, bytes + sizeof value};
-}
-
-template <typename T>
-std::vector<uint8_t> to_bytes(const std::vector<T>& values) {
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(values.data());
-  return {bytes, bytes + values.size() * sizeof(T)};
-}
-
-[[noreturn]] void wrong_length(const char* name, size_t got, size_t wanted) {
-  throw Error("ERR_INVALID_ARGUMENT", std::string(name) + " has " + std::to_string(got) +
-                                          " bytes where KVM's struct has " +
-                                          std::to_string(wanted));
-}
-
-template <typename T>
-T to_struct(std::span<const uint8_t> bytes, const char* name) {
-  if (bytes.size() != sizeof(T)) wrong_length(name, bytes.size(), sizeof(T));
-  T value;
-  std::memcpy(&value, bytes.data(), sizeof value);
-  return value;
-}
-
-template <typename T>
-std::vector<T> to_array(std::span<const uint8_t> bytes, const char* name) {
-  // 4096 is beyond what any KVM has, and what the kernel's own limits allow.
-  if (bytes.size() % sizeof(T) != 0 || bytes.size() / sizeof(T) > 4096) {
-    wrong_length(name, bytes.size(), sizeof(T));
-  }
-  std::vector<T> values(bytes.size() / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
 
 bool has_xsaves(const std::vector<kvm_cpuid_entry2>& entries) {
   return std::any_of(entries.begin(), entries.end(), [](const kvm_cpuid_entry2& entry) {
@@ -63,8 +24,8 @@ size_t xsave_size() {
   return size;
 }
 
-// A snapshot of a host with fewer state components is a prefix; one of a host with more is refused
-// unless what is beyond ours is empty.
+}  // namespace
+
 std::vector<uint8_t> fit_xsave(std::span<const uint8_t> bytes) {
   bool fits = bytes.size() >= sizeof(kvm_xsave) &&
               (bytes.size() <= xsave_size() ||
@@ -76,17 +37,6 @@ std::vector<uint8_t> fit_xsave(std::span<const uint8_t> bytes) {
   return fitted;
 }
 
-// Without it KVM_KVMCLOCK_CTRL has nothing to tell.
-bool has_kvmclock(std::span<const uint8_t> msrs) {
-  std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(msrs, "msrs");
-  return std::any_of(entries.begin(), entries.end(), [](const kvm_msr_entry& entry) {
-    return (entry.index == kMsrKvmSystemTime || entry.index == kMsrKvmSystemTimeNew) &&
-           (entry.data & 1) != 0;
-  });
-}
-
-}  // namespace
-
 std::optional<VcpuSection> vcpu_section_by_name(std::string_view name) {
   for (size_t i = 0; i < kVcpuSections; i++) {
     if (name == kVcpuSectionNames[i]) return static_cast<VcpuSection>(i);
@@ -96,11 +46,12 @@ std::optional<VcpuSection> vcpu_section_by_name(std::string_view name) {
 
 VcpuRegisters::VcpuRegisters(const VcpuFd& fd, uint32_t index, bool irqchip,
                              std::vector<uint8_t> cpuid)
-    : fd_(fd), index_(index), irqchip_(irqchip) {
+    : fd_(fd), deferred_(fd), index_(index), irqchip_(irqchip) {
   set_cpuid(cpuid);
 }
 
-std::vector<uint8_t> VcpuRegisters::get(VcpuSection section) const {
+std::vector<uint8_t> VcpuRegisters::get(VcpuSection section) {
+  deferred_.flush();
   switch (section) {
     case VcpuSection::Cpuid2:
       return cpuid_;
@@ -130,7 +81,8 @@ std::vector<uint8_t> VcpuRegisters::get(VcpuSection section) const {
   throw Error("ERR_INVALID_ARGUMENT", "there is no such vCPU section");
 }
 
-std::vector<uint8_t> VcpuRegisters::get_msrs(std::span<const uint32_t> indices) const {
+std::vector<uint8_t> VcpuRegisters::get_msrs(std::span<const uint32_t> indices) {
+  deferred_.flush();
   std::vector<kvm_msr_entry> entries(indices.size());
   for (size_t i = 0; i < indices.size(); i++) entries[i].index = indices[i];
   size_t count = fd_.msrs(entries);
@@ -141,11 +93,12 @@ std::vector<uint8_t> VcpuRegisters::get_msrs(std::span<const uint32_t> indices) 
 }
 
 void VcpuRegisters::set(VcpuSection section, std::span<const uint8_t> bytes) {
+  deferred_.flush();
   switch (section) {
     case VcpuSection::Cpuid2:
       return set_cpuid(bytes);
     case VcpuSection::Sregs2:
-      return fd_.set_sregs2(to_struct<kvm_sregs2>(bytes, "sregs2"));
+      return set_sregs(to_struct<kvm_sregs2>(bytes, "sregs2"));
     case VcpuSection::Regs:
       return fd_.set_regs(to_struct<kvm_regs>(bytes, "regs"));
     case VcpuSection::Xsave2:
@@ -174,6 +127,13 @@ void VcpuRegisters::set_cpuid(std::span<const uint8_t> bytes) {
   msr_traits_ = {.lapic = irqchip_, .xsaves = has_xsaves(entries)};
 }
 
+// Without an in-kernel LAPIC KVM_RUN takes CR8 from here, whatever KVM_SET_SREGS2 has set
+// (Documentation/virt/kvm/api.rst, struct kvm_run).
+void VcpuRegisters::set_sregs(const kvm_sregs2& sregs) {
+  fd_.set_sregs2(sregs);
+  fd_.run().cr8 = sregs.cr8;
+}
+
 void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present) {
   std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(bytes, "msrs");
   std::vector<kvm_msr_entry> there = to_array<kvm_msr_entry>(present, "msrs");
@@ -184,6 +144,10 @@ void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes, std::span<const uin
              return other.index == entry.index && other.data == entry.data;
            });
   });
+  set_msr_entries(entries);
+}
+
+void VcpuRegisters::set_msr_entries(std::span<const kvm_msr_entry> entries) {
   size_t count = fd_.set_msrs(entries);
   if (count == entries.size()) return;
   const kvm_msr_entry& refused = entries[count];
@@ -199,7 +163,7 @@ void VcpuRegisters::note_timer() {
   if (irqchip_) timer_.note(fd_.lapic(), StandingTimer::Clock::now());
 }
 
-VcpuState VcpuRegisters::save() const {
+VcpuState VcpuRegisters::save() {
   VcpuState state;
   // KVM_GET_MP_STATE first: it makes KVM act on a pending INIT or SIPI, which changes all that
   // follows.
@@ -215,85 +179,6 @@ VcpuState VcpuRegisters::save() const {
   }
   state.tsc_khz = fd_.tsc_khz();
   return state;
-}
-
-// Sections that few guests touch. Setting one to what it is costs an ioctl, 5 µs on some hosts.
-constexpr std::array kOftenUntouched = {VcpuSection::Xcrs, VcpuSection::Xsave2,
-                                        VcpuSection::Debugregs, VcpuSection::VcpuEvents};
-
-// Read off the first new vCPU with this CPUID, and kept for the next ones.
-std::shared_ptr<const VcpuState> VcpuRegisters::state_when_new() const {
-  static std::mutex mutex;
-  static std::shared_ptr<const VcpuState>* latest = new std::shared_ptr<const VcpuState>();
-  std::lock_guard lock(mutex);
-  bool known = *latest != nullptr && (**latest)[VcpuSection::Cpuid2] == cpuid_;
-  if (!known) {
-    auto state = std::make_shared<VcpuState>();
-    (*state)[VcpuSection::Cpuid2] = cpuid_;
-    for (VcpuSection section : kOftenUntouched) (*state)[section] = get(section);
-    (*state)[VcpuSection::Msrs] = get(VcpuSection::Msrs);
-    state->tsc_khz = fd_.tsc_khz();
-    *latest = state;
-  }
-  return *latest;
-}
-
-// kvm_arch_vcpu_create: a vCPU other than the first waits for INIT and SIPI, if there is a LAPIC to
-// get them.
-kvm_mp_state VcpuRegisters::mp_state_when_new() const {
-  bool waits = irqchip_ && index_ != 0;
-  return {.mp_state = waits ? __u32{KVM_MP_STATE_UNINITIALIZED} : __u32{KVM_MP_STATE_RUNNABLE}};
-}
-
-void VcpuRegisters::load_new(const VcpuState& state) { load_over(state, state_when_new().get()); }
-
-// KVM flushes what the CPU has cached of the guest's page tables when CR3 changes, and only then.
-// They may be others than those it ran with, though CR3 is the same.
-void VcpuRegisters::flush_guest_tlb(std::span<const uint8_t> sregs) const {
-  auto other = to_struct<kvm_sregs2>(sregs, "sregs2");
-  other.cr3 ^= kPageSize;
-  fd_.set_sregs2(other);
-}
-
-void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present) {
-  auto load_section = [&](VcpuSection section) {
-    bool there = present != nullptr && (*present)[section] == state[section];
-    if (!there && !state[section].empty()) set(section, state[section]);
-  };
-  // CPUID first: what KVM accepts in CR4, XCR0 and MSRs depends on it.
-  load_section(VcpuSection::Cpuid2);
-  // The TSC's frequency before its value. Without scaling a host may be unable to set it; how far
-  // apart two hosts may be was checked when the snapshot was opened.
-  if (tsc_khz_ == 0) tsc_khz_ = present != nullptr ? present->tsc_khz : fd_.tsc_khz();
-  if (state.tsc_khz != 0 && state.tsc_khz != tsc_khz_) {
-    fd_.set_tsc_khz(state.tsc_khz);
-    tsc_khz_ = 0;
-  }
-  // sregs before the LAPIC: they hold the APIC base, which says whether and in which mode it is on.
-  if (present == nullptr && has_nested_paging()) flush_guest_tlb(state[VcpuSection::Sregs2]);
-  load_section(VcpuSection::Sregs2);
-  load_section(VcpuSection::Regs);
-  // XCR0 before the state that it enables.
-  load_section(VcpuSection::Xcrs);
-  load_section(VcpuSection::Xsave2);
-  load_section(VcpuSection::Debugregs);
-  // The LAPIC before MSRs: TSC_DEADLINE is ignored unless the LVT timer is in that mode.
-  load_section(VcpuSection::Lapic);
-  // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0
-  // is a disarmed timer.
-  set_msrs(state[VcpuSection::Msrs],
-           present != nullptr ? (*present)[VcpuSection::Msrs] : std::vector<uint8_t>());
-  // After the LAPIC, which clears a pending interrupt when it is set.
-  load_section(VcpuSection::VcpuEvents);
-  // Last: it makes a halted or waiting vCPU what it was.
-  bool waits = state[VcpuSection::MpState] != to_bytes(mp_state_when_new());
-  if (present == nullptr || waits) load_section(VcpuSection::MpState);
-  if (has_kvmclock(state[VcpuSection::Msrs])) fd_.kvmclock_ctrl();
-  // KVM_SET_LAPIC has started the timer from there, with nothing pending.
-  if (irqchip_) {
-    timer_.note(to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic"),
-                StandingTimer::Clock::now());
-  }
 }
 
 }  // namespace kvmsnap

@@ -10,6 +10,7 @@
 
 #include "kvm/uapi.h"
 #include "kvm/vcpu_fd.h"
+#include "vmm/deferred_registers.h"
 #include "vmm/lapic_timer.h"
 #include "vmm/saveable_msrs.h"
 
@@ -49,16 +50,23 @@ struct VcpuState {
 
 std::optional<VcpuSection> vcpu_section_by_name(std::string_view name);
 
+/// As many bytes as this KVM wants. A snapshot of a host with fewer state components is a prefix;
+/// one of a host with more is refused unless what is beyond ours is empty.
+std::vector<uint8_t> fit_xsave(std::span<const uint8_t> bytes);
+
 /// A vCPU that does not run: what is between its ioctls and the state above.
 class VcpuRegisters {
  public:
   /// `cpuid` is set at once: what other state KVM accepts depends on it.
   VcpuRegisters(const VcpuFd& fd, uint32_t index, bool irqchip, std::vector<uint8_t> cpuid);
 
-  std::vector<uint8_t> get(VcpuSection section) const;
+  std::vector<uint8_t> get(VcpuSection section);
   /// Throws ERR_INVALID_ARGUMENT for a wrong length, ERR_MSR naming the MSR that KVM refused.
   void set(VcpuSection section, std::span<const uint8_t> bytes);
-  std::vector<uint8_t> get_msrs(std::span<const uint32_t> indices) const;
+  std::vector<uint8_t> get_msrs(std::span<const uint32_t> indices);
+
+  /// KVM_RUN, with what was deferred. As VcpuFd::enter.
+  int enter() { return deferred_.enter(); }
 
   /// Whether the LAPIC timer counts (one-shot or periodic), not compares with the TSC.
   bool has_countdown_timer() const;
@@ -68,24 +76,35 @@ class VcpuRegisters {
   void forget_timer() { timer_.forget(); }
   bool timer_noted() const { return timer_.noted(); }
 
-  VcpuState save() const;
+  VcpuState save();
   /// In the one order that works; see the comments inside.
-  void load(const VcpuState& state) { load_over(state, nullptr); }
+  void load(const VcpuState& state) { load_over(state, nullptr, false); }
   /// The same for a vCPU of which nothing but the CPUID was ever set, leaving out what it has
   /// already.
   void load_new(const VcpuState& state);
+  /// The same for a state that this vCPU has had: what KVM_RUN can set itself is left to it.
+  void load_again(const VcpuState& state) { load_over(state, nullptr, true); }
+  /// The same for a vCPU that has not left ring 3 since it was in that state (Confinement).
+  void load_confined(const VcpuState& state);
+  /// The same for a vCPU that has not run since: only what time changes.
+  void load_time(const VcpuState& state);
 
  private:
   /// `present`: what the vCPU has already, as far as known.
-  void load_over(const VcpuState& state, const VcpuState* present);
+  void load_over(const VcpuState& state, const VcpuState* present, bool deferring);
+  void finish_load(const VcpuState& state);
+  void defer_registers(const VcpuState& state);
   void flush_guest_tlb(std::span<const uint8_t> sregs) const;
-  std::shared_ptr<const VcpuState> state_when_new() const;
+  std::shared_ptr<const VcpuState> state_when_new();
   kvm_mp_state mp_state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
+  void set_sregs(const kvm_sregs2& sregs);
   /// Leaves out those that are in `present` with the same value.
   void set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present);
+  void set_msr_entries(std::span<const kvm_msr_entry> entries);
 
   const VcpuFd& fd_;
+  DeferredRegisters deferred_;
   uint32_t index_;
   bool irqchip_;
   /// What KVM has, so that setting the same again (KVM refuses it after the first run on some

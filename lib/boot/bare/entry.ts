@@ -71,7 +71,7 @@ export function entryFlat(
       ldt: noLdt(),
       gdt: { base: BARE_LAYOUT.gdt, limit: bareGdt(bits).length - 1 },
       idt: { base: BARE_LAYOUT.idt, limit: IDT_BYTES[bits] - 1 },
-      ...(bits === 64 ? longControl(BARE_LAYOUT.pageTables) : PROTECTED_CONTROL),
+      ...(bits === 64 ? longControl(BARE_LAYOUT.pageTables, ring) : PROTECTED_CONTROL),
     },
   };
 }

@@ -1,6 +1,6 @@
 import { type ErrorCode, KvmsnapError, requireArgument } from '../../errors.js';
 import { isElf, isLoaded, parseElf } from '../elf.js';
-import { BARE_LAYOUT, BARE_STACK_RESERVE } from '../layout.js';
+import { BARE_LAYOUT, BARE_STACK_RESERVE, INTERRUPT_CONTROLLERS } from '../layout.js';
 import { identityTables } from '../paging.js';
 import { type BootPlan, PlanBuilder } from '../plan.js';
 import { inRam } from '../ram.js';
@@ -40,7 +40,7 @@ const ADDRESS_LIMIT = { real: 0x100000n, protected: 1n << 32n, long: 1n << 52n }
  *
  * It starts with interrupts off, IOPL 0 (3 in ring 3 with all ports), an IDT without gates, all-zero memory beside the image, and
  * RDI (EDI) = bytes of guest RAM. In long mode [0, 4 GiB) and all RAM are mapped to themselves,
- * writable and open to ring 3. Where tables lie: `BARE_LAYOUT`.
+ * writable and open to ring 3, but for the IOAPIC and the LAPIC when it starts there. Where tables lie: `BARE_LAYOUT`.
  *
  * Throws `ERR_KERNEL_IMAGE` for an ELF image that is malformed or does not fit, and
  * `ERR_INVALID_ARGUMENT` where an option is at fault.
@@ -65,7 +65,7 @@ export function planBare(options: BareOptions): BootPlan {
   }
   const plan = new PlanBuilder(memory);
   if (mode !== 'real') {
-    placeTables(plan, mode === 'long' ? 64 : 32, options.tssPorts ?? 'all');
+    placeTables(plan, mode === 'long' ? 64 : 32, ring, options.tssPorts ?? 'all');
   }
   const stack = placeStack(plan, options);
   const entry = placeImage(plan, options);
@@ -75,7 +75,7 @@ export function planBare(options: BareOptions): BootPlan {
   return plan.finish(entryFlat(mode === 'long' ? 64 : 32, ring, allPorts, at));
 }
 
-function placeTables(plan: PlanBuilder, bits: 32 | 64, ports: PortPermission): void {
+function placeTables(plan: PlanBuilder, bits: 32 | 64, ring: 0 | 3, ports: PortPermission): void {
   const { gdt, idt, tss, ring0StackTop, pageTables, end } = BARE_LAYOUT;
   plan.write('the GDT', gdt, bareGdt(bits));
   plan.claim('the IDT', idt, TABLE_BYTES);
@@ -90,7 +90,9 @@ function placeTables(plan: PlanBuilder, bits: 32 | 64, ports: PortPermission): v
     gib <= most,
     `a bare long-mode guest has room for page tables up to ${most} GiB; ${gib} GiB are asked for`,
   );
-  plan.write('the page tables', pageTables, identityTables(pageTables, Number(gib), true));
+  // A guest that starts in ring 3 could make its own vCPU enter SMM or INIT through the LAPIC.
+  const access = { user: true, ...(ring === 3 && { reserved: INTERRUPT_CONTROLLERS }) };
+  plan.write('the page tables', pageTables, identityTables(pageTables, Number(gib), access));
 }
 
 function placeStack(plan: PlanBuilder, { mode, stack }: BareOptions): bigint {

@@ -35,7 +35,7 @@ export function entry64(entry: bigint): EntryState {
       ldt: noLdt(),
       gdt: { base: LINUX_LAYOUT.gdt, limit: linuxGdt().length - 1 },
       idt: { base: 0n, limit: 0 },
-      ...longControl(LINUX_LAYOUT.pageTables),
+      ...longControl(LINUX_LAYOUT.pageTables, 0),
     },
   };
 }

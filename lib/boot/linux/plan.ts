@@ -100,7 +100,7 @@ export function planLinux(options: LinuxOptions): BootPlan {
   const zeroPage = { ...common, setupData, ...(setupHeader ? { setupHeader } : {}) };
   plan.write('the GDT', LINUX_LAYOUT.gdt, linuxGdt());
   plan.write('the zero page', LINUX_LAYOUT.zeroPage, encodeZeroPage(zeroPage));
-  const tables = identityTables(LINUX_LAYOUT.pageTables, IDENTITY_GIB, false);
+  const tables = identityTables(LINUX_LAYOUT.pageTables, IDENTITY_GIB, { user: false });
   plan.write('the page tables', LINUX_LAYOUT.pageTables, tables);
   return plan.finish(entry64(kernel.entry));
 }
