@@ -2,12 +2,15 @@
 #include "addon/machine_jobs.h"
 
 #include <cstring>
+#include <system_error>
+#include <thread>
 
 #include "addon/convert.h"
 #include "addon/environment.h"
 #include "addon/image_object.h"
 #include "addon/prepared_machine.h"
 #include "addon/state_convert.h"
+#include "vmm/kick.h"
 
 namespace kvmsnap {
 
@@ -32,6 +35,30 @@ VcpuSection to_section(const Napi::Value& value) {
   std::optional<VcpuSection> section = vcpu_section_by_name(name);
   if (!section) throw Error("ERR_INVALID_ARGUMENT", "there is no vCPU section " + name);
   return *section;
+}
+
+Napi::Value frozen_to_js(Napi::Env env, const FrozenMachine& frozen) {
+  Napi::Object result = Napi::Object::New(env);
+  result["machine"] = wrap_prepared(env, frozen.config);
+  result["image"] = ImageObject::wrap(env, frozen.memory);
+  result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
+  return result;
+}
+
+// On a thread that keeps the machine until then; on this one when there is none to be had.
+void finish_elsewhere(std::shared_ptr<Machine> machine, std::shared_ptr<LateFreeze> late,
+                      std::function<void(std::optional<Error>)> done) {
+  auto work = [machine = std::move(machine), late = std::move(late), done = std::move(done)] {
+    auto outcome = attempt([&] { late->finish(); });
+    const Error* failure = std::get_if<Error>(&outcome);
+    done(failure == nullptr ? std::nullopt : std::optional(*failure));
+  };
+  BlockedSignals blocked;
+  try {
+    std::thread(work).detach();
+  } catch (const std::system_error&) {
+    work();
+  }
 }
 
 }  // namespace
@@ -194,25 +221,28 @@ Napi::Value MachineObject::load_state(const Napi::CallbackInfo& info) {
   });
 }
 
+// A guest that runs goes on before all is copied, which is left to a thread of its own.
 Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    bool pause_after = info[0].ToString().Utf8Value() == "pause";
-    auto asked = std::chrono::steady_clock::now();
-    return promise_job(
-        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
-        [pause_after, asked](Machine& machine) {
-          Frozen frozen = machine.freeze(asked, pause_after);
-          MachineConfig config = machine.blueprint();
-          config.state = std::move(frozen.state);
-          return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
-        },
-        [](Napi::Env env, const FrozenMachine& frozen) -> Napi::Value {
-          Napi::Object result = Napi::Object::New(env);
-          result["machine"] = wrap_prepared(env, frozen.config);
-          result["image"] = ImageObject::wrap(env, frozen.memory);
-          result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
-          return result;
-        });
+    PendingPromise promise(info.Env());
+    auto work = [pause_after = info[0].ToString().Utf8Value() == "pause",
+                 asked = std::chrono::steady_clock::now()](Machine& machine) {
+      Frozen frozen = machine.freeze(asked, pause_after);
+      MachineConfig config = machine.blueprint();
+      config.state = std::move(frozen.state);
+      return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
+    };
+    auto job = [bare = machine_.get(), deliver = delivery(promise, frozen_to_js),
+                work](bool cancelled) mutable {
+      auto result = attempt_job(*bare, cancelled, work);
+      const auto* frozen = std::get_if<FrozenMachine>(&result);
+      if (frozen == nullptr || frozen->memory.late == nullptr) return deliver(std::move(result));
+      finish_elsewhere(bare->shared_from_this(), frozen->memory.late,
+                       [deliver, result](std::optional<Error> failure) {
+                         deliver(failure ? Outcome<FrozenMachine>(*failure) : result);
+                       });
+    };
+    return promised(info.Env(), promise, [&] { machine().submit(Crew::Job(job)); });
   });
 }
 

@@ -7,30 +7,45 @@ namespace kvmsnap {
 
 inline Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
 
-template <typename Submit, typename Work, typename ToJs>
-Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
-  PendingPromise promise(env);
-  // The job runs on the machine's own thread, so the machine outlives it.
-  Machine* bare = machine_.get();
-  auto job = [bare, queue = queue_, self = self_, promise, work, to_js](bool cancelled) mutable {
-    auto result = attempt([&] {
-      if (cancelled) throw Error("ERR_CLOSED", "the machine was closed");
-      return work(*bare);
-    });
+/// Settles the promise with an outcome, from any thread.
+template <typename ToJs>
+auto MachineObject::delivery(const PendingPromise& promise, ToJs to_js) {
+  return [queue = queue_, self = self_, promise, to_js](auto result) {
     auto outcome = std::make_shared<decltype(result)>(std::move(result));
     queue->post([=](Napi::Env task_env) {
       promise.settle(task_env, *outcome, to_js);
       if (*self != nullptr) (*self)->end_call();
     });
   };
+}
+
+template <typename Submit>
+Napi::Value MachineObject::promised(Napi::Env env, const PendingPromise& promise, Submit submit) {
   try {
-    submit(Crew::Job(job));
+    submit();
     begin_call();
   } catch (const Error& error) {
     // Not thrown: Node never frees a promise that nobody settles.
     promise.settle(env, Outcome<Nothing>(error), undefined);
   }
   return promise.promise();
+}
+
+template <typename Work>
+auto MachineObject::attempt_job(Machine& machine, bool cancelled, Work& work) {
+  return attempt([&] {
+    if (cancelled) throw Error("ERR_CLOSED", "the machine was closed");
+    return work(machine);
+  });
+}
+
+template <typename Submit, typename Work, typename ToJs>
+Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
+  PendingPromise promise(env);
+  // The job runs on the machine's own thread, so the machine outlives it.
+  auto job = [bare = machine_.get(), deliver = delivery(promise, to_js),
+              work](bool cancelled) mutable { deliver(attempt_job(*bare, cancelled, work)); };
+  return promised(env, promise, [&] { submit(Crew::Job(job)); });
 }
 
 // Null: not done.

@@ -89,6 +89,12 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Machine& machine() const;
 
   /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
+  template <typename ToJs>
+  auto delivery(const PendingPromise& promise, ToJs to_js);
+  template <typename Submit>
+  Napi::Value promised(Napi::Env env, const PendingPromise& promise, Submit submit);
+  template <typename Work>
+  static auto attempt_job(Machine& machine, bool cancelled, Work& work);
   template <typename Submit, typename Work, typename ToJs>
   Napi::Value promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js);
   /// For a standing machine. A short one is done at once, on this thread, if it can be.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <mutex>
+#include <thread>
+#include <utility>
 
 #include "kvm/error.h"
 
@@ -24,6 +26,7 @@ void require_covered(const Image& image, const RegionSpec& spec) {
 
 void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>& image) {
   check_range(spec.gpa, spec.size);
+  settle();
   std::unique_lock lock(mutex_);
   for (const auto& region : regions_) {
     const RegionSpec& other = region->spec();
@@ -45,6 +48,7 @@ void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>
 }
 
 void GuestMemory::remove(uint32_t slot) {
+  settle();
   std::unique_lock lock(mutex_);
   Region* region = &find(slot);
   std::erase_if(regions_, [&](const auto& other) { return other.get() == region; });
@@ -56,6 +60,7 @@ void GuestMemory::set_flags(uint32_t slot, uint32_t flags) {
 }
 
 void GuestMemory::clear() {
+  settle();
   std::unique_lock lock(mutex_);
   regions_.clear();
 }
@@ -95,21 +100,89 @@ void GuestMemory::write(uint64_t gpa, std::span<const uint8_t> bytes) {
   }
 }
 
-FrozenMemory GuestMemory::freeze() {
+void LateFreeze::finish() {
+  std::lock_guard lock(mutex_);
+  if (auto work = std::exchange(work_, nullptr)) {
+    try {
+      work();
+    } catch (const Error& error) {
+      failure_ = error;
+    }
+  }
+  if (failure_) throw Error(*failure_);
+}
+
+std::shared_ptr<LateFreeze> GuestMemory::late() const {
+  std::lock_guard lock(late_mutex_);
+  return late_;
+}
+
+bool GuestMemory::freezing() const { return late() != nullptr; }
+
+void GuestMemory::settle() {
+  std::shared_ptr<LateFreeze> late = this->late();
+  if (late == nullptr) return;
+  try {
+    late->finish();
+  } catch (const Error&) {
+    // For who froze. Memory itself is what it was.
+  }
+}
+
+// The VMM's own writers wait like the guest, and hold the lock meanwhile.
+void GuestMemory::finish_late() {
+  std::optional<Error> failure;
+  try {
+    for (const auto& region : regions_) {
+      if (region->has_late_copy()) region->copy_late();
+    }
+  } catch (const Error& error) {
+    failure = error;
+  }
+  std::unique_lock lock(mutex_, std::defer_lock);
+  while (!lock.try_lock()) {
+    for (const auto& region : regions_) {
+      if (region->has_late_copy()) region->serve_late();
+    }
+    std::this_thread::yield();
+  }
+  for (const auto& region : regions_) {
+    if (region->has_late_copy()) region->end_late(!failure);
+  }
+  {
+    std::lock_guard late_lock(late_mutex_);
+    late_ = nullptr;
+  }
+  if (failure) {
+    for (const auto& region : regions_) region->set_origin(nullptr);
+    throw Error(*failure);
+  }
+}
+
+FrozenMemory GuestMemory::freeze(bool late) {
+  settle();
   std::unique_lock lock(mutex_);
   FrozenMemory memory;
   std::vector<std::shared_ptr<const Image>> images;
   for (const auto& region : regions_) {
-    FrozenRegion frozen = region->freeze();
+    FrozenRegion frozen = region->freeze(late);
     images.push_back(std::move(frozen.image));
     if (frozen.view != nullptr) memory.views.push_back(std::move(frozen.view));
   }
   memory.image = images.size() == 1 ? images[0] : Image::joined(images);
   for (const auto& region : regions_) region->set_origin(memory.image);
+  bool left = std::any_of(regions_.begin(), regions_.end(),
+                          [](const auto& region) { return region->has_late_copy(); });
+  if (left) {
+    memory.late = std::make_shared<LateFreeze>([this] { finish_late(); });
+    std::lock_guard late_lock(late_mutex_);
+    late_ = memory.late;
+  }
   return memory;
 }
 
 std::vector<GpaRange> GuestMemory::reset(const std::shared_ptr<const Image>& image) {
+  settle();
   std::unique_lock lock(mutex_);
   for (const auto& region : regions_) require_covered(*image, region->spec());
   std::vector<GpaRange> written;
@@ -118,6 +191,7 @@ std::vector<GpaRange> GuestMemory::reset(const std::shared_ptr<const Image>& ima
 }
 
 void GuestMemory::map_anew(const std::shared_ptr<const Image>& image) {
+  settle();
   std::unique_lock lock(mutex_);
   for (const auto& region : regions_) require_covered(*image, region->spec());
   for (const auto& region : regions_) region->map_anew(image);

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <vector>
@@ -11,8 +14,24 @@
 
 namespace kvmsnap {
 
+/// What is left to do of a freeze after which the guest goes on already. Whoever needs it done
+/// first does it: the thread that is there for it, or who wants to map guest memory anew.
+class LateFreeze {
+ public:
+  explicit LateFreeze(std::function<void()> work) : work_(std::move(work)) {}
+  /// When it returns, it is done. Throws, each time, why it could not be: then there is no image.
+  void finish();
+
+ private:
+  std::mutex mutex_;
+  std::function<void()> work_;
+  std::optional<Error> failure_;
+};
+
 struct FrozenMemory {
   std::shared_ptr<const Image> image;
+  /// Not null: `image` is not to be looked at before that is finished.
+  std::shared_ptr<LateFreeze> late;
   /// See FrozenRegion.
   std::vector<std::shared_ptr<const Mapping>> views;
 };
@@ -40,8 +59,13 @@ class GuestMemory {
   void read(uint64_t gpa, std::span<uint8_t> bytes) const;
   void write(uint64_t gpa, std::span<const uint8_t> bytes);
 
-  /// See Region::freeze. No vCPU may be running.
-  FrozenMemory freeze();
+  /// See Region::freeze. No vCPU may be running. With `late` its result may name what is left to do
+  /// afterwards, soon.
+  FrozenMemory freeze(bool late = false);
+  /// Whether a freeze has something left to do.
+  bool freezing() const;
+  /// It has not any more. What maps memory anew does that first.
+  void settle();
   /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
   std::vector<GpaRange> reset(const std::shared_ptr<const Image>& image);
   /// The same, whatever it takes: no page that was written stays.
@@ -61,9 +85,14 @@ class GuestMemory {
   };
   std::vector<Piece> pieces(uint64_t gpa, uint64_t length) const;
   Region& find(uint32_t slot) const;
+  void finish_late();
+  std::shared_ptr<LateFreeze> late() const;
 
   mutable std::shared_mutex mutex_;
   std::vector<std::unique_ptr<Region>> regions_;
+  /// What the last freeze has left.
+  mutable std::mutex late_mutex_;
+  std::shared_ptr<LateFreeze> late_;
 };
 
 }  // namespace kvmsnap

@@ -95,14 +95,6 @@ void scan_by_reading(int fd, uint64_t host, uint64_t size, std::vector<HostRun>&
 
 }  // namespace
 
-void append_run(std::vector<HostRun>& runs, uint64_t start, uint64_t end) {
-  if (!runs.empty() && runs.back().end == start) {
-    runs.back().end = end;
-  } else {
-    runs.push_back({start, end});
-  }
-}
-
 std::vector<HostRun> scan_private_pages(const uint8_t* host, uint64_t size) {
   static std::atomic<bool> has_ioctl = true;
   constexpr ScanArguments kPrivate = {

@@ -4,16 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "memory/host_runs.h"
+
 namespace kvmsnap {
-
-/// A run of host addresses, page-aligned.
-struct HostRun {
-  uint64_t start = 0;
-  uint64_t end = 0;
-};
-
-/// Adds a run to an ordered list, joined with the last where they touch.
-void append_run(std::vector<HostRun>& runs, uint64_t start, uint64_t end);
 
 /// The anonymous pages in [host, host + size), in order, as maximal runs. Pages that were only read
 /// are the file's, or the kernel's zero page, and are not among them.

@@ -62,9 +62,9 @@ Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
   cold_ = std::move(file);
 }
 
-FrozenRegion Region::freeze() {
+FrozenRegion Region::freeze(bool late) {
   if (cold_ != nullptr) return freeze_cold();
-  return {.image = freeze_private(), .view = nullptr};
+  return {.image = freeze_private(late), .view = nullptr};
 }
 
 // Mapping over populated memory tears its page tables down first, some 20 ms a GiB in 4 KiB pages,
@@ -92,39 +92,96 @@ FrozenRegion Region::freeze_cold() {
   return {.image = image_, .view = std::move(view)};
 }
 
-std::shared_ptr<const Image> Region::freeze_private() {
+std::shared_ptr<const Image> Region::freeze_private(bool late) {
   std::vector<HostRun> privates = scan_private_pages(range_.get(), spec_.size);
   std::vector<HostRun> runs = changed_of(privates);
+  clean_before_ = clean_privates_;
+  image_before_ = image_;
+  if (!runs.empty()) copy_into_layer(runs, late);
+  if (late_ != nullptr) {
+    clean_privates_ = std::move(privates);
+    return image_;
+  }
+  image_before_ = nullptr;
+  clean_before_.clear();
+  clean_privates_ = map_clean(std::move(privates));
+  behind_ = !clean_privates_.empty();
+  return image_;
+}
+
+void Region::copy_into_layer(const std::vector<HostRun>& runs, bool late) {
+  auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
   uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
-  if (!runs.empty()) {
-    auto layer = BackingFile::create_memfd("kvmsnap-layer", spec_.size);
-    std::vector<Extent> extents;
-    extents.reserve(runs.size());
+  std::vector<Extent> extents;
+  extents.reserve(runs.size());
+  for (const HostRun& run : runs) {
+    uint64_t offset = run.start - base;
+    extents.push_back(
+        {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
+  }
+  auto image = image_->overlaid(layer, std::move(extents));
+  if (late && LateCopy::worthwhile(runs)) {
+    try {
+      late_ = std::make_unique<LateCopy>(range_.get(), spec_.size, runs, layer);
+    } catch (const Error&) {
+      // Not on this host, or not for this memory: at once, then.
+    }
+  }
+  if (late_ == nullptr) {
     for (const HostRun& run : runs) {
       uint64_t offset = run.start - base;
       write_all(layer->fd(), range_.get() + offset, run.end - run.start, offset);
-      extents.push_back(
-          {.file = 0, .gpa = spec_.gpa + offset, .length = run.end - run.start, .offset = offset});
     }
     layer->seal();
-    sources_.clear();
-    image_ = image_->overlaid(layer, std::move(extents));
-    behind_ = true;
   }
-  clean_privates_ = std::move(privates);
-  if (clean_privates_.size() > kMostRemaps) return image_;
+  sources_.clear();
+  image_ = std::move(image);
+  behind_ = true;
+}
+
+void Region::end_late(bool whole) {
+  std::unique_ptr<LateCopy> late = std::move(late_);
+  auto before = std::exchange(image_before_, nullptr);
+  auto clean_before = std::exchange(clean_before_, {});
+  if (!whole) {
+    image_ = std::move(before);
+    clean_privates_ = std::move(clean_before);
+    origin_ = nullptr;
+    return;
+  }
+  late->seal();
+  // What is protected cannot change until it is mapped from the layer.
+  std::vector<HostRun> untouched = late->untouched();
+  bool all = same_pages(untouched, late->runs());
+  clean_privates_ = without(clean_privates_, late->runs());
+  all = clean_privates_.empty() && all;
+  std::vector<HostRun> left = map_clean(std::move(untouched));
+  behind_ = !all || !left.empty();
+  clean_privates_ = joined(clean_privates_, left);
+}
+
+// `runs` hold what the image says, and nobody writes there meanwhile. Returns those that stay where
+// they are.
+std::vector<HostRun> Region::map_clean(std::vector<HostRun> runs) {
+  size_t mapped = 0;
+  if (runs.size() > kMostRemaps) {
+    std::nth_element(
+        runs.begin(), runs.begin() + kMostRemaps, runs.end(),
+        [](const HostRun& a, const HostRun& b) { return a.end - a.start > b.end - b.start; });
+  }
+  uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
   try {
-    for (const HostRun& run : clean_privates_) {
-      uint64_t offset = run.start - base;
-      image_->map(spec_.gpa + offset, run.end - run.start, range_.get() + offset);
+    for (; mapped < std::min(runs.size(), kMostRemaps); mapped++) {
+      uint64_t offset = runs[mapped].start - base;
+      image_->map(spec_.gpa + offset, runs[mapped].end - runs[mapped].start, range_.get() + offset);
     }
-    // Every page is mapped from the image now.
-    behind_ = false;
-    clean_privates_.clear();
   } catch (const Error&) {
     // No mapping to be had. What is not mapped anew holds the same bytes: see kMostRemaps.
   }
-  return image_;
+  runs.erase(runs.begin(), runs.begin() + static_cast<ptrdiff_t>(mapped));
+  std::sort(runs.begin(), runs.end(),
+            [](const HostRun& a, const HostRun& b) { return a.start < b.start; });
+  return runs;
 }
 
 // Of private pages, those that do not hold what the image has there. Only pages that had it once

@@ -10,6 +10,7 @@
 
 #include "kvm/mapping.h"
 #include "memory/image.h"
+#include "memory/late_copy.h"
 #include "memory/page_scan.h"
 #include "memory/region_spec.h"
 
@@ -35,8 +36,15 @@ class Region {
   /// that nobody writes meanwhile. On an exception nothing has changed.
   ///
   /// The first time nothing is copied: the memfd becomes the image, and the old mapping its view.
-  /// Later the pages written since are copied, once, into a layer over it.
-  FrozenRegion freeze();
+  /// Later the pages written since are copied, once, into a layer over it: at once, or, if `late`
+  /// and it is worth while, by `copy_late` and `end_late`, while writers go on.
+  FrozenRegion freeze(bool late);
+  bool has_late_copy() const { return late_ != nullptr; }
+  /// Until it is through writers wait for their page; who else waits for them calls `serve_late`.
+  void copy_late() { late_->run(); }
+  void serve_late() { late_->serve(); }
+  /// Maps what was copied. `whole`: all was copied; else the freeze has not been.
+  void end_late(bool whole);
 
   /// Makes it what `image` says, which covers it: pages written since it was mapped from that image
   /// are put back, and all of it is mapped anew where it holds another. Nobody may write meanwhile.
@@ -63,7 +71,9 @@ class Region {
  private:
   Mapping move_pages_aside();
   FrozenRegion freeze_cold();
-  std::shared_ptr<const Image> freeze_private();
+  std::shared_ptr<const Image> freeze_private(bool late);
+  void copy_into_layer(const std::vector<HostRun>& runs, bool late);
+  std::vector<HostRun> map_clean(std::vector<HostRun> runs);
   std::vector<HostRun> changed_of(const std::vector<HostRun>& privates) const;
   void put_back(const std::vector<HostRun>& runs);
   void put_back(const HostRun& run, bool by_copy);
@@ -85,6 +95,10 @@ class Region {
   /// The machine's whole image that `image_` is a part of; null: not known.
   std::shared_ptr<const Image> origin_;
   std::vector<std::atomic<uint64_t>> host_writes_;
+  /// On its way into `image_`'s uppermost layer, and what was before.
+  std::unique_ptr<LateCopy> late_;
+  std::shared_ptr<const Image> image_before_;
+  std::vector<HostRun> clean_before_;
 };
 
 }  // namespace kvmsnap

@@ -79,4 +79,11 @@ void Userfault::protect(uint64_t address, uint64_t size, bool on) const {
   }
 }
 
+void Userfault::wake(const uint8_t* host, uint64_t size) const {
+  uffdio_range range = {reinterpret_cast<uintptr_t>(host), size};
+  if (::ioctl(fd_.get(), UFFDIO_WAKE, &range) < 0 && errno != EINVAL && errno != ENOENT) {
+    throw_system("UFFDIO_WAKE");
+  }
+}
+
 }  // namespace kvmsnap

@@ -30,6 +30,8 @@ class Userfault {
   void forget(const uint8_t* host, uint64_t size) const;
   /// Without protection, who waits is woken.
   void protect(uint64_t address, uint64_t size, bool on) const;
+  /// Where nothing is watched any more it does nothing.
+  void wake(const uint8_t* host, uint64_t size) const;
 
  private:
   UniqueFd fd_;

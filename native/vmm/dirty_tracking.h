@@ -45,6 +45,7 @@ class DirtyTracking {
   void stop();
   /// The machine is being freed.
   void drop() { tracker_.reset(); }
+  bool active() const { return tracker_ != nullptr; }
   /// Throws ERR_STATE while there is a tracker.
   void require_none(const char* call) const;
 

@@ -107,7 +107,7 @@ void Machine::put_back_state(const std::shared_ptr<const MachineState>& state,
 bool Machine::resets_fast() const {
   RamSizes sizes = ram_sizes();
   bool ready = reset_before_ || !config_.irqchip || has_nested_paging();
-  return ready && sizes.below_4g + sizes.above_4g <= kFastResetMemory;
+  return ready && !memory_.freezing() && sizes.below_4g + sizes.above_4g <= kFastResetMemory;
 }
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {

@@ -128,7 +128,10 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   bool was_running = status() == Status::Running;
   Frozen frozen;
   frozen.state = std::make_shared<const MachineState>(save_state());
-  tracking_.remap(memory_, [&] { frozen.memory = memory_.freeze(); });
+  // Trackers look at pages and protect them: they and a copy that is still going on would see each
+  // other.
+  bool late = was_running && !pause_after && !tracking_.active();
+  tracking_.remap(memory_, [&] { frozen.memory = memory_.freeze(late); });
   confinement_.begin(frozen.state);
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {
@@ -181,6 +184,7 @@ void Machine::require_log(const char* call) const {
 }
 
 void Machine::start_tracking(TrackerKind kind) {
+  memory_.settle();
   tracking_.start(kind, {memory_, slots_, rings_.get()});
 }
 
