@@ -76,6 +76,7 @@ class Rehearsal final : public CrewWork {
     clear_kick(run);
     inside_--;
   }
+  void parked(unsigned) override {}
   void wake_waiters() override { output_.wake(); }
 
  private:
