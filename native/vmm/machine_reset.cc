@@ -63,6 +63,7 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
     crew_.set_running(false);
   }
   killed_ = false;
+  drop_paging();
   try {
     for (unsigned index = 0; index < vcpus_.size(); index++) {
       abandon_exit(index);
@@ -89,6 +90,7 @@ bool Machine::resets_fast() const {
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
   require_same_kind(instant);
   tracking_.require_none("recycling");
+  drop_paging();
   memory_.map_anew(image);
   uint32_t life = reset(instant, image);
   for (OutputBuffer* output : {&serial_output_, &debug_output_}) {
