@@ -8,8 +8,14 @@ import {
   type Vm,
 } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
-import { type BootOptions, bootGuest, count, setWord, tracked } from '../support/machines.js';
-import { until } from '../support/machines.js';
+import {
+  type BootOptions,
+  bootGuest,
+  count,
+  setWord,
+  tracked,
+  until,
+} from '../support/machines.js';
 import { scratch } from '../support/scratch.js';
 
 export const newStore = (): Promise<SnapshotStore> =>
