@@ -65,10 +65,12 @@ Pager::Pager(std::vector<Memory> memory, std::span<const GpaRange> content, Pagi
       watched_.push_back({range, region.host + (range.gpa - region.range.gpa)});
     }
   }
+  // Nobody touches memory yet: closing the descriptor undoes it, should there be no thread.
+  for (const Memory& part : watched_) userfault_.watch_missing(part.host, part.range.size);
+  bool nothing_to_come = map_.left() == 0;
   thread_ = quiet_thread("userfaultfd", [this] { serve(); });
   try {
-    watch_all();
-    if (map_.left() == 0) end(std::nullopt, true);
+    if (nothing_to_come) end(std::nullopt, true);
     if (!options_.prefetch.empty()) {
       fetcher_ = quiet_thread("prefetching", [this] {
         try {
@@ -85,10 +87,6 @@ Pager::Pager(std::vector<Memory> memory, std::span<const GpaRange> content, Pagi
 }
 
 Pager::~Pager() { stop(Error("ERR_CLOSED", "the machine is gone")); }
-
-void Pager::watch_all() {
-  for (const Memory& part : watched_) userfault_.watch_missing(part.host, part.range.size);
-}
 
 bool Pager::active() const {
   std::lock_guard lock(mutex_);

@@ -111,7 +111,6 @@ class Pager final : private PageReceiver {
     bool answered = false;
   };
 
-  void watch_all();
   void serve();
   void serve_messages();
   void fault(uint64_t address);
