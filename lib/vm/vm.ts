@@ -409,9 +409,10 @@ export class Vm implements AsyncDisposable {
     server?.serve(this.#native);
     try {
       await this.#native.enterState();
+      // KVM itself may not mind that a page did not come.
+      if (this.status === 'poisoned') throw new KvmsnapError('ERR_POISONED', 'the machine failed');
     } catch (error) {
-      const failed = this.status === 'poisoned';
-      const stop = failed ? await this.wait() : undefined;
+      const stop = this.status === 'poisoned' ? await this.wait() : undefined;
       await this.close();
       throw stop?.error ?? error;
     }

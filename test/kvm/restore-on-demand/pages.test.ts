@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import type { Vm } from '../../../lib/index.js';
+import { MSR, type Vm } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import { GiB, MiB } from '../../../lib/units.js';
 import { begin, bootDirtier, type Round, roundsDone } from '../support/dirtier.js';
@@ -209,6 +209,25 @@ describe('a JavaScript source', () => {
     await vm.resume();
     await until('it verifies on', () => count(vm) > before);
     expect(word(vm, GUEST_ABI.ERRORS)).toBe(0n);
+  });
+});
+
+it('state that KVM writes into memory as it is set waits for its page, not for ever', async () => {
+  // KVM_SET_MSRS of the wall clock's address writes the time there.
+  const address = 0x300000n;
+  const vm = await createVm({ memory: MiB(4), irqchip: false });
+  vm.memory.write(address, Buffer.alloc(4096, 0x55));
+  await vm.vcpus[0]!.setMsrs([{ index: MSR.KVM_WALL_CLOCK_NEW!, data: address }]);
+  using snapshot = await vm.snapshot({ store: await newStore() });
+  const source = await sourceOf(snapshot, () => sleep(5));
+  const copy = await onDemand(snapshot, { source });
+  expect(source.asked).toEqual([{ gpa: address, length: 65_536 }]);
+  expect(copy.status).toBe('paused');
+  expect(copy.memory.read(address + 100n, 1)[0]).toBe(0x55);
+
+  const failing = { read: () => Promise.reject(new Error('no page')) };
+  await expect(snapshot.restore({ paging: { source: failing } })).rejects.toMatchObject({
+    code: 'ERR_PAGE_SOURCE',
   });
 });
 
