@@ -3,6 +3,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 
 namespace kvmsnap {
@@ -16,7 +17,7 @@ class Latencies {
   std::chrono::nanoseconds percentile(double share) const;
 
  private:
-  std::array<uint64_t, 64 * 8> buckets_{};
+  std::array<uint64_t, size_t{64} * 8> buckets_{};
   uint64_t count_ = 0;
 };
 

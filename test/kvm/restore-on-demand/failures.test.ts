@@ -118,11 +118,21 @@ describe('a source that', () => {
     await expect(vm.pageIn()).resolves.toBeUndefined();
   });
 
-  it('fails on the very first page makes no machine that runs', async () => {
+  it('fails before the machine is started keeps it from that', async () => {
     const snapshot = await savedPattern();
+    let fail: (error: Error) => void = () => {};
+    const read = () =>
+      new Promise<never>((_, reject) => {
+        fail = reject;
+      });
     const vm = await onDemand(snapshot, {
-      source: { read: BAD['throws no error']! },
+      source: { read },
       prefetch: [{ gpa: 0x300000n, count: 4 }],
+    });
+    expect(vm.status).toBe('paused');
+    await until('the source is asked', () => {
+      fail(new Error('gone'));
+      return vm.status !== 'paused';
     });
     expect(await stopOf(vm)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
     await expect(vm.start()).rejects.toMatchObject({ code: 'ERR_POISONED' });
