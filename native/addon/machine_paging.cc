@@ -32,8 +32,10 @@ std::vector<GpaRange> to_ranges(const Napi::Value& value, const char* name) {
   std::vector<GpaRange> ranges;
   for (uint32_t i = 0; i < array.Length(); i++) {
     Napi::Object range = to_object(array.Get(i), name);
-    ranges.push_back(
-        {to_address(range.Get("gpa"), "gpa"), to_uint64(range.Get("count"), "count") * kPageSize});
+    uint64_t pages = to_uint64(range.Get("count"), "count");
+    // Beyond this there is no memory, and the product below would not fit.
+    if (pages > kGpaLimit / kPageSize) throw Error("ERR_INVALID_ARGUMENT", "count is too large");
+    ranges.push_back({to_address(range.Get("gpa"), "gpa"), pages * kPageSize});
     check_range(ranges.back().gpa, ranges.back().size);
   }
   return ranges;
@@ -42,9 +44,10 @@ std::vector<GpaRange> to_ranges(const Napi::Value& value, const char* name) {
 Napi::Value from_ranges(Napi::Env env, const std::vector<GpaRange>& ranges) {
   Napi::Array array = Napi::Array::New(env, ranges.size());
   for (uint32_t i = 0; i < ranges.size(); i++) {
+    uint64_t pages = ranges[i].size / kPageSize;
     Napi::Object range = Napi::Object::New(env);
     range["gpa"] = from_address(env, ranges[i].gpa);
-    range["count"] = static_cast<double>(ranges[i].size / kPageSize);
+    range["count"] = static_cast<double>(pages);
     array[i] = range;
   }
   return array;

@@ -12,7 +12,7 @@ namespace {
 size_t bucket_of(uint64_t value) {
   if (value < 8) return value;
   unsigned power = static_cast<unsigned>(std::bit_width(value)) - 1;
-  return (power - 2) * 8 + (value >> (power - 3) & 7);
+  return size_t{power - 2} * 8 + (value >> (power - 3) & 7);
 }
 
 uint64_t last_of(size_t bucket) {
