@@ -86,7 +86,9 @@ void MachineObject::on_pages(Napi::Env env, uint32_t id, const GpaRange& range) 
 void MachineObject::on_paging_ended(Napi::Env) {
   Napi::Object handlers = events();
   if (handlers.IsEmpty()) return;
-  handlers.Get("pagingEnded").As<Napi::Function>().Call(handlers, {});
+  // Who does not ask for pages need not listen.
+  Napi::Value handler = handlers.Get("pagingEnded");
+  if (handler.IsFunction()) handler.As<Napi::Function>().Call(handlers, {});
 }
 
 Napi::Value MachineObject::enter_state(const Napi::CallbackInfo& info) {

@@ -52,6 +52,9 @@ Machine::Machine(MachineConfig config, std::unique_ptr<MachineEvents> events)
 std::shared_ptr<Machine> Machine::create(MachineConfig config,
                                          std::unique_ptr<MachineEvents> events,
                                          std::optional<PagingOptions> paging) {
+  if (paging && config.image == nullptr) {
+    throw Error("ERR_INVALID_ARGUMENT", "memory that comes on demand is an image's");
+  }
   std::shared_ptr<Machine> machine(new Machine(std::move(config), std::move(events)));
   // KVM_CREATE_VM fails with EINTR when a signal comes.
   BlockedSignals blocked;
