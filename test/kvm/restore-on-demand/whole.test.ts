@@ -41,6 +41,8 @@ describe.each(Object.keys(SOURCES))('while pages still come from %s', (name) => 
     using full = await vm.snapshot({ store: snapshot.store });
     expect(vm.paging).toMatchObject({ active: false, pagesLeft: 0 });
     expect(vm.status).toBe('running');
+    // The two need not share the processors.
+    await vm.pause();
     const copy = tracked(await full.restore());
     expect(writerFaults(copy, PAGES)).toEqual([]);
     await expectSound(copy);
