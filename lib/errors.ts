@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   ERR_STORE: 'the snapshot store cannot be read or written; nothing was changed',
   ERR_MACHINE_NAME: 'no machine has that name, or another one has it already',
   ERR_CONTROL: 'the process that hosts a named machine cannot be reached, or broke the protocol',
+  ERR_PAGE_SOURCE: 'memory that comes on demand could not be had from its source',
   ERR_HANDLER: 'a JavaScript port or MMIO handler threw or returned something unusable',
 } as const;
 

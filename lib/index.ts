@@ -57,6 +57,7 @@ export type { DirtyLog, MemorySlot, VmMemory } from './vm/memory.js';
 export type { MemorySnapshot } from './vm/memory-snapshot.js';
 export type { BareGuest, DeviceOptions, LinuxGuest, VmOptions } from './vm/options.js';
 export type { OutputStream } from './vm/output.js';
+export type { PageSource, PagingFacts, PagingOptions, WorkingSet } from './vm/paging.js';
 export { Pool, type PoolOptions, type PoolStats } from './vm/pool.js';
 export type { SnapshotOptions, SnapshotStats } from './vm/save.js';
 export { type RestoreOptions, Snapshot } from './vm/snapshot.js';

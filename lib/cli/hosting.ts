@@ -1,5 +1,6 @@
 /** Running a new machine: in this process, or in one of its own under a name. */
 import { requireArgument } from '../errors.js';
+import type { Vm } from '../vm/vm.js';
 import { MachineClient } from './control/client.js';
 import { launchMachine } from './control/launch.js';
 import { EXIT, signalExitCode } from './exit-codes.js';
@@ -10,19 +11,27 @@ import { type MachineSpecText, makeVm, specSchema } from './spec.js';
 import { stopExitCode, stopProblem } from './stop.js';
 import type { DetachKey } from './values.js';
 
-/** Gives the exit code. */
-export async function hostMachine(spec: MachineSpecText, options: HostingOptions): Promise<number> {
+/** Gives the exit code. `atEnd` gets a machine of this process before that is gone. */
+export async function hostMachine(
+  spec: MachineSpecText,
+  options: HostingOptions,
+  atEnd?: (vm: Vm) => Promise<void>,
+): Promise<number> {
   requireArgument(
     options.name !== undefined || !options.detach,
     '--detach needs --name: a machine without a name lives in this process',
   );
   requireArgument(!options.paused || options.detach, '--paused goes with --detach');
   return options.name === undefined
-    ? runHere(spec, options)
+    ? runHere(spec, options, atEnd)
     : runNamed(options.name, spec, options);
 }
 
-async function runHere(text: MachineSpecText, options: HostingOptions): Promise<number> {
+async function runHere(
+  text: MachineSpecText,
+  options: HostingOptions,
+  atEnd?: (vm: Vm) => Promise<void>,
+): Promise<number> {
   const { detachKey, json = false } = options;
   await using vm = await makeVm(specSchema.parse(text));
   if (options.debugOutput) vm.debug.pipe(process.stderr, { end: false });
@@ -32,6 +41,7 @@ async function runHere(text: MachineSpecText, options: HostingOptions): Promise<
     to: json ? process.stderr : process.stdout,
     start: () => vm.start(),
   });
+  await atEnd?.(vm);
   if (end.kind !== 'stopped') await vm.close();
   return finish(end, 'the machine was ended', json);
 }

@@ -64,6 +64,8 @@ export const specSchema = z.discriminatedUnion('kind', [
     ref: z.string().min(1).max(256),
     ignore: z.array(z.enum(DIFFERENCE_KINDS)),
     dirtyRing,
+    /** Memory comes on demand. */
+    paging: z.strictObject({ prefetch: z.boolean(), record: z.boolean() }).optional(),
   }),
 ]);
 export type MachineSpec = z.infer<typeof specSchema>;
@@ -82,7 +84,8 @@ export async function makeVm(spec: MachineSpec): Promise<Vm> {
   const tracking = spec.dirtyRing === undefined ? {} : { dirtyRing: spec.dirtyRing };
   if (spec.kind === 'snapshot') {
     using snapshot = await Snapshot.open(spec.store, spec.ref);
-    return await snapshot.restore({ ignore: spec.ignore, ...tracking });
+    const { ignore, paging } = spec;
+    return await snapshot.restore({ ignore, ...tracking, ...(paging ? { paging } : {}) });
   }
   const devices = Object.fromEntries(
     Object.entries(spec.devices).filter(([, value]) => value !== undefined),

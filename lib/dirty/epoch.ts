@@ -1,17 +1,11 @@
 /** What one harvest of a dirty tracker gave. */
-import type { NativeDirtySlot } from '../native/binding.js';
+import type { NativeDirtySlot, PageRun } from '../native/binding.js';
 
 /** The six ways to find out which pages a guest writes. docs/dirty-tracking.md compares them. */
 export const TRACKERS = ['bitmap', 'bitmap-manual', 'ring', 'uffd-wp', 'pagemap', 'cow'] as const;
 export type TrackerName = (typeof TRACKERS)[number];
 
-/** A run of pages, one after the other. */
-export interface PageRun {
-  /** Address of the first. */
-  gpa: bigint;
-  /** Number of pages. */
-  count: number;
-}
+export type { PageRun };
 
 /** Which pages of a slot were written. */
 export interface DirtySlot {

@@ -22,6 +22,8 @@ export interface TrackedMachine {
   native: NativeMachine;
   /** Fires when the machine is being closed, or its guest has ended. */
   ended: AbortSignal;
+  /** Brings in memory that is still to come on demand. */
+  prepare(): Promise<void>;
 }
 
 /** `ERR_INVALID_ARGUMENT`. */
@@ -39,12 +41,13 @@ export function checkDirtyOptions(options: DirtyOptions): Required<Omit<DirtyOpt
 }
 
 export async function* trackDirty(
-  { native, ended }: TrackedMachine,
+  { native, ended, prepare }: TrackedMachine,
   options: DirtyOptions,
 ): AsyncGenerator<DirtyEpoch, void, undefined> {
   const { tracker, every } = checkDirtyOptions(options);
   const { signal } = options;
   throwIfAborted(signal);
+  await prepare();
   await native.startTracking(tracker);
   const start = performance.now();
   try {

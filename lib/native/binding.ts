@@ -102,6 +102,36 @@ export interface NativeFrozen {
 
 export type MachineStatus = 'created' | 'running' | 'paused' | 'stopped' | 'poisoned' | 'closed';
 
+/** A run of pages, one after the other. */
+export interface PageRun {
+  /** Address of the first. */
+  gpa: bigint;
+  /** Number of pages. */
+  count: number;
+}
+
+/** How memory comes on demand. */
+export interface NativePaging {
+  /** Pages are asked for by `events.pages`; otherwise the image's files are read. */
+  asks: boolean;
+  /** Bytes brought in for one fault; whole pages. */
+  faultBytes: number;
+  /** Brought in from the start, in this order. */
+  prefetch: readonly PageRun[];
+}
+
+export interface NativePagingFacts {
+  active: boolean;
+  faults: number;
+  /** Pages, by what brought them. */
+  faulted: number;
+  prefetched: number;
+  fetched: number;
+  left: number;
+  p50Us: number;
+  p99Us: number;
+}
+
 /** Why a machine stopped by itself, or was poisoned. */
 export interface NativeStop {
   /**
@@ -146,6 +176,10 @@ export interface NativeEvents {
    * `in` and MMIO reads `data` is the buffer to answer with (count * size bytes).
    */
   exit(vcpu: number, question: number, claim: number, exit: NativeExit): void;
+  /** Pages are wanted: `answerPages(id, …)` has `length` bytes, or an error. */
+  pages?(id: number, gpa: bigint, length: number): void;
+  /** No page comes on demand any more: all are there, or none will be. */
+  pagingEnded?(): void;
 }
 
 /** The pages of one slot that were written. */
@@ -176,7 +210,20 @@ export interface NativeMachine {
   ref(): void;
   unref(): void;
 
-  // Guest memory, by copy. Allowed in every state but closed.
+  // Memory that comes on demand.
+  /** A machine made with paging and a state gets that state by this. */
+  enterState(): Promise<void>;
+  /** Brings in what is missing of these ranges, or of all memory. */
+  pageIn(ranges?: readonly PageRun[]): { done: Promise<void>; cancel(): void };
+  /** An answer that comes too late is dropped. */
+  answerPages(id: number, bytes: Uint8Array | KvmsnapError): void;
+  /** None when memory does not come on demand. */
+  pagingFacts(): NativePagingFacts | undefined;
+  /** What was first touched, in order. */
+  workingSet(): PageRun[] | undefined;
+
+  // Guest memory, by copy. Allowed in every state but closed. ERR_STATE for pages that are still to
+  // come from JavaScript.
   readMemory(gpa: bigint, length: number): Uint8Array;
   writeMemory(gpa: bigint, bytes: Uint8Array): void;
 
@@ -341,6 +388,7 @@ export interface NativeBinding {
     config: NativeMachineConfig | NativePreparedMachine,
     events: NativeEvents,
     image?: NativeImage,
+    paging?: NativePaging,
   ): Promise<NativeMachine>;
   /** Dups the fds. Extents must be inside regions and files, and may not overlap. */
   imageFromFiles(

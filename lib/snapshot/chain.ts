@@ -12,6 +12,7 @@ import {
   MEDIA_TYPE_MEMORY,
   MEDIA_TYPE_MEMORY_INDEX,
   MEDIA_TYPE_STATE,
+  MEDIA_TYPE_WORKING_SET,
 } from './format.js';
 import type { MemoryIndex, MemoryRegion } from './memory-index.js';
 
@@ -23,9 +24,19 @@ export interface LayerRef {
   parts: Descriptor[];
 }
 
-/** Splits `layers` into state and memory layers: `state (index part*)+`, oldest layer first. */
-export function splitLayers(manifest: Manifest): { state: Descriptor; memory: LayerRef[] } {
+/** The layers of a manifest, by what they are. */
+export interface Layers {
+  state: Descriptor;
+  /** Oldest first. */
+  memory: LayerRef[];
+  workingSet?: Descriptor;
+}
+
+/** Splits `layers`: `state (index part*)+ working-set?`. */
+export function splitLayers(manifest: Manifest): Layers {
   const [state, ...rest] = manifest.layers;
+  const hasWorkingSet = rest.at(-1)?.mediaType === MEDIA_TYPE_WORKING_SET;
+  const workingSet = hasWorkingSet ? rest.pop() : undefined;
   if (state?.mediaType !== MEDIA_TYPE_STATE) throw formatError(WHAT, 'its first layer is no state');
   const memory: LayerRef[] = [];
   for (const descriptor of rest) {
@@ -47,7 +58,7 @@ export function splitLayers(manifest: Manifest): { state: Descriptor; memory: La
       `it has ${memory.length} memory layers, more than ${LIMITS.memoryLayers}`,
     );
   }
-  return { state, memory };
+  return { state, memory, ...(workingSet ? { workingSet } : {}) };
 }
 
 /** Refuses an index that does not speak of the machine's regions or of the manifest's parts. */

@@ -5,7 +5,7 @@
  */
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { KvmsnapError, requireArgument } from '../errors.js';
-import type { NativeImageWritten, RawMachineState } from '../native/binding.js';
+import type { NativeImageWritten, PageRun, RawMachineState } from '../native/binding.js';
 import { requireBlobDirectories, sha256 } from './blobs.js';
 import { splitLayers } from './chain.js';
 import {
@@ -22,20 +22,22 @@ import {
   type Descriptor,
   isTag,
   LIMITS,
-  type Manifest,
   MEDIA_TYPE_CONFIG,
   MEDIA_TYPE_MEMORY,
   MEDIA_TYPE_MEMORY_INDEX,
   MEDIA_TYPE_OCI_MANIFEST,
   MEDIA_TYPE_STATE,
+  MEDIA_TYPE_WORKING_SET,
 } from './format.js';
 import { readManifest } from './index-file.js';
 import { readConfig } from './load.js';
+import { encodeManifest } from './manifest.js';
 import { encodeMemoryIndex } from './memory-index.js';
 import { product } from './product.js';
 import { type PendingBlob, publish, throwIfAborted } from './publish.js';
 import { encodeState } from './state.js';
 import { taggedAs } from './update.js';
+import { encodeWorkingSet } from './working-set.js';
 import { Workspace } from './workspace.js';
 
 /** The memory of a new snapshot: what `NativeImage.write` gave, or one layer of it. */
@@ -52,6 +54,8 @@ export interface CommitInput {
   memory: MemoryWritten;
   /** `memory` then holds only what changed since that snapshot, which must be in this store. */
   parentDigest?: string;
+  /** Pages that a restore on demand is to fetch first, in order. */
+  workingSet?: readonly PageRun[];
   signal?: AbortSignal;
 }
 
@@ -159,6 +163,15 @@ export class SnapshotWriter implements AsyncDisposable {
     const { config, bytes } = encodeConfig(input.config, product(), parent);
     const inherited = parent === null ? [] : this.#inherit(parent, config.machine);
 
+    const workingSet =
+      input.workingSet === undefined
+        ? []
+        : [
+            await this.#writeBlob(
+              MEDIA_TYPE_WORKING_SET,
+              encodeWorkingSet(input.workingSet, memoryRegions(config.machine)),
+            ),
+          ];
     const parts = this.#checkParts(input.memory);
     const small = [
       await this.#writeBlob(MEDIA_TYPE_CONFIG, bytes),
@@ -177,7 +190,12 @@ export class SnapshotWriter implements AsyncDisposable {
         mediaType: MEDIA_TYPE_OCI_MANIFEST,
         artifactType: ARTIFACT_TYPE,
         config: { ...configRef, mediaType: MEDIA_TYPE_CONFIG },
-        layers: [stateRef, ...inherited, indexRef, ...parts.map(({ ref }) => ref)],
+        layers: [
+          stateRef,
+          ...inherited,
+          indexRef,
+          ...[...parts, ...workingSet].map(({ ref }) => ref),
+        ],
         annotations: { [ANNOTATION_CREATED]: config.created },
       }),
     );
@@ -186,7 +204,7 @@ export class SnapshotWriter implements AsyncDisposable {
       artifactType: ARTIFACT_TYPE,
       annotations: { [ANNOTATION_CREATED]: config.created },
     };
-    const blobs = [...parts, ...small, manifest];
+    const blobs = [...parts, ...workingSet, ...small, manifest];
     await publish(this.#workspace, {
       blobs,
       inherited,
@@ -281,15 +299,6 @@ function encodeMemory(memory: MemoryWritten, { machine }: SnapshotConfig): Uint8
     })),
     zeros: memory.zeros,
   });
-}
-
-function encodeManifest(manifest: Manifest): Uint8Array {
-  const bytes = Buffer.from(JSON.stringify(manifest, null, 2));
-  requireArgument(
-    bytes.length <= LIMITS.manifest,
-    `the manifest has ${bytes.length} bytes, more than ${LIMITS.manifest}: write larger memory parts`,
-  );
-  return bytes;
 }
 
 const memoryKey = (regions: MachineDescription['memory']['regions']): number[][] =>

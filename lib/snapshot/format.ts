@@ -14,6 +14,7 @@ export const ARTIFACT_TYPE = 'application/vnd.kvmsnap.snapshot.v1';
 export const MEDIA_TYPE_CONFIG = 'application/vnd.kvmsnap.config.v1+json';
 export const MEDIA_TYPE_STATE = 'application/vnd.kvmsnap.state.v1+cbor';
 export const MEDIA_TYPE_MEMORY_INDEX = 'application/vnd.kvmsnap.memory.index.v1+cbor';
+export const MEDIA_TYPE_WORKING_SET = 'application/vnd.kvmsnap.memory.workingset.v1+cbor';
 export const MEDIA_TYPE_MEMORY = 'application/vnd.kvmsnap.memory.v1';
 
 export const ANNOTATION_REF_NAME = 'org.opencontainers.image.ref.name';
@@ -35,6 +36,7 @@ export const LIMITS = {
   config: MiB(1),
   state: MiB(64),
   memoryIndex: MiB(64),
+  workingSet: MiB(17),
   memoryPart: GiB(1024),
   /** Levels of nesting in JSON and in CBOR. */
   depth: 16,
@@ -44,6 +46,8 @@ export const LIMITS = {
   memoryParts: 16_384,
   /** Extents of one snapshot, over all its layers. */
   extents: 4_194_304,
+  /** Runs of pages in a working set. */
+  workingSetRuns: 1_048_576,
   /** One past the highest guest address: x86-64 has at most 52 physical address bits. */
   guestAddress: 2 ** 52,
   vcpus: 4096,
@@ -105,7 +109,7 @@ export const manifestSchema = z.object({
   mediaType: z.literal(MEDIA_TYPE_OCI_MANIFEST),
   artifactType: z.literal(ARTIFACT_TYPE),
   config: descriptorSchema.extend({ mediaType: z.literal(MEDIA_TYPE_CONFIG) }),
-  layers: z.array(descriptorSchema).max(1 + LIMITS.memoryLayers + LIMITS.memoryParts),
+  layers: z.array(descriptorSchema).max(2 + LIMITS.memoryLayers + LIMITS.memoryParts),
   annotations: annotations.optional(),
 });
 export type Manifest = z.infer<typeof manifestSchema>;

@@ -19,6 +19,8 @@ export interface SnapshotSummary {
   ownBytes: number;
   /** 1 for a full snapshot, and one more for each increment. */
   layers: number;
+  /** Whether it says which pages a restore on demand should fetch first. */
+  workingSet: boolean;
   parent: string | null;
   product: SnapshotConfig['product'];
   annotations: Record<string, string>;
@@ -51,7 +53,7 @@ export function listSnapshots(store: string): SnapshotEntry[] {
 }
 
 function summarise(store: string, manifest: Manifest): SnapshotSummary {
-  const { state, memory } = splitLayers(manifest);
+  const { state, memory, workingSet } = splitLayers(manifest);
   const config = readConfig(store, manifest);
   const sizeOf = (list: { size: number }[]): number =>
     list.reduce((sum, { size }) => sum + size, 0);
@@ -62,8 +64,9 @@ function summarise(store: string, manifest: Manifest): SnapshotSummary {
     vcpus: config.machine.vcpus,
     memory: sizeOf(config.machine.memory.regions),
     bytes: sizeOf([manifest.config, ...manifest.layers]),
-    ownBytes: manifest.config.size + state.size + ownMemory,
+    ownBytes: manifest.config.size + state.size + ownMemory + (workingSet?.size ?? 0),
     layers: memory.length,
+    workingSet: workingSet !== undefined,
     parent: config.parent,
     product: config.product,
     annotations: config.annotations,

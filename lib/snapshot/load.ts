@@ -1,6 +1,6 @@
 /** Reading a snapshot to restore it: everything small is read and checked, memory is only opened. */
 import { closeSync } from 'node:fs';
-import type { NativeExtent, RawMachineState } from '../native/binding.js';
+import type { NativeExtent, PageRun, RawMachineState } from '../native/binding.js';
 import { type OpenBlob, openBlob, readBlob, requireBlobDirectories } from './blobs.js';
 import { checkLayer, flatten, type LayerRef, splitLayers } from './chain.js';
 import { requireArchitecture } from './compat.js';
@@ -10,6 +10,7 @@ import { type Descriptor, LIMITS, type Manifest } from './format.js';
 import { type Resolved, readManifest, resolve } from './index-file.js';
 import { decodeMemoryIndex, type MemoryIndex, type MemoryRegion } from './memory-index.js';
 import { decodeState } from './state.js';
+import { decodeWorkingSet } from './working-set.js';
 
 /** A snapshot ready to restore. Whoever loaded it closes it; mappings of its files outlive that. */
 export interface LoadedSnapshot extends Disposable {
@@ -22,6 +23,8 @@ export interface LoadedSnapshot extends Disposable {
   readonly regions: MemoryRegion[];
   /** In order of gpa, not overlapping, inside regions and files. What none names is zero. */
   readonly extents: NativeExtent[];
+  /** In the order of first touch. */
+  readonly workingSet?: PageRun[];
   /** Open for reading. Numbered by `extents[].file`. */
   readonly files: OpenBlob[];
   /** Closes the files. Idempotent. */
@@ -35,15 +38,16 @@ export interface SnapshotParts {
   config: SnapshotConfig;
   stateRef: Descriptor;
   layers: { ref: LayerRef; index: MemoryIndex }[];
+  workingSet?: { ref: Descriptor; runs: PageRun[] };
 }
 
-/** Reads manifest, config and memory indices, and checks that they agree. */
+/** Reads manifest, config, memory indices and working set, and checks that they agree. */
 export function readParts(store: string, resolved: Resolved): SnapshotParts {
   const manifest = readManifest(store, resolved);
   // Config first: it has the versions, and a newer manifest may have layers that are not known here.
   const config = readConfig(store, manifest);
   requireArchitecture(config);
-  const { state: stateRef, memory } = splitLayers(manifest);
+  const { state: stateRef, memory, workingSet } = splitLayers(manifest);
   const regions = memoryRegions(config.machine);
   const layers = memory.map((ref) => {
     const bytes = readBlob(store, ref.index, LIMITS.memoryIndex, 'memory index');
@@ -51,7 +55,10 @@ export function readParts(store: string, resolved: Resolved): SnapshotParts {
     checkLayer(index, ref, regions);
     return { ref, index };
   });
-  return { digest: resolved.digest, manifest, config, stateRef, layers };
+  const parts = { digest: resolved.digest, manifest, config, stateRef, layers };
+  if (workingSet === undefined) return parts;
+  const bytes = readBlob(store, workingSet, LIMITS.workingSet, 'working set');
+  return { ...parts, workingSet: { ref: workingSet, runs: decodeWorkingSet(bytes, regions) } };
 }
 
 export function readConfig(store: string, manifest: Manifest): SnapshotConfig {
@@ -77,7 +84,7 @@ export function readState(store: string, ref: Descriptor, config: SnapshotConfig
 export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
   requireBlobDirectories(store);
   const resolved = resolve(store, ref);
-  const { config, stateRef, layers } = readParts(store, resolved);
+  const { config, stateRef, layers, workingSet } = readParts(store, resolved);
   const state = readState(store, stateRef, config);
   const memory = flatten(layers);
   const files = openParts(store, memory.files);
@@ -91,6 +98,7 @@ export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
     state,
     regions: memoryRegions(config.machine),
     extents: memory.extents,
+    ...(workingSet ? { workingSet: workingSet.runs } : {}),
     files,
     close,
     [Symbol.dispose]: close,

@@ -2,6 +2,8 @@
 import { existsSync, linkSync, mkdirSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KvmsnapError, requireArgument } from '../errors.js';
+import type { PageRun } from '../native/binding.js';
+import { attachWorkingSet } from './attach.js';
 import { blobDirectory, requireBlobDirectories } from './blobs.js';
 import { SnapshotWriter } from './commit.js';
 import { errnoCode, missingError, storeError } from './failures.js';
@@ -94,6 +96,18 @@ export class SnapshotStore {
   /** Reads every byte and compares it with its digests. `ERR_SNAPSHOT_CORRUPT`. */
   async verify(ref: string, options: VerifyOptions = {}): Promise<VerifyReport> {
     return verifySnapshot(this.path, ref, options);
+  }
+
+  /** Adds a working set: see `Snapshot.addWorkingSet`. Gives the digest of the snapshot that has it. */
+  async addWorkingSet(
+    ref: string,
+    runs: readonly PageRun[],
+    options: { tag?: string; durable?: boolean } = {},
+  ): Promise<string> {
+    const { tag, durable = this.#durable } = options;
+    requireArgument(tag === undefined || isTag(tag), `${JSON.stringify(tag)} is no tag`);
+    const { digest } = resolve(this.path, ref);
+    return attachWorkingSet(this.path, { digest, runs, durable, ...(tag ? { tag } : {}) });
   }
 
   /** Gives a snapshot a tag, also one that another snapshot has, which then loses it. */

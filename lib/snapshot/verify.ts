@@ -39,7 +39,7 @@ interface PartToVerify {
 }
 
 /**
- * Verifies a snapshot. Its manifest, config, state and memory indices are checked as for loading;
+ * Verifies a snapshot. Its manifest, config, state, memory indices and working set are checked as for loading;
  * then all memory. `ERR_SNAPSHOT_CORRUPT` has `details: VerifyProblem[]`, after all was read.
  */
 export async function verifySnapshot(
@@ -48,7 +48,8 @@ export async function verifySnapshot(
   options: VerifyOptions = {},
 ): Promise<VerifyReport> {
   requireBlobDirectories(store);
-  const { digest, manifest, config, stateRef, layers } = readParts(store, resolve(store, ref));
+  const found = readParts(store, resolve(store, ref));
+  const { digest, manifest, config, stateRef, layers, workingSet } = found;
   readState(store, stateRef, config);
   const parts = uniqueParts(
     layers.flatMap(({ ref: layer, index }) =>
@@ -60,13 +61,16 @@ export async function verifySnapshot(
     ),
   );
   const total = parts.reduce((sum, { part }) => sum + part.size, 0);
+  const small = [
+    manifest.config,
+    stateRef,
+    ...layers.map(({ ref: layer }) => layer.index),
+    ...(workingSet ? [workingSet.ref] : []),
+  ];
   const report: VerifyReport = {
     digest,
-    blobs: 3 + layers.length,
-    bytes: [manifest.config, stateRef, ...layers.map(({ ref: layer }) => layer.index)].reduce(
-      (sum, { size }) => sum + size,
-      0,
-    ),
+    blobs: 1 + small.length,
+    bytes: small.reduce((sum, { size }) => sum + size, 0),
     chunks: 0,
   };
   const problems: VerifyProblem[] = [];

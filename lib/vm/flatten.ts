@@ -29,7 +29,7 @@ export async function flattenSnapshot(
   { loaded, image }: { loaded: LoadedSnapshot; image: NativeImage },
   { tag, parent, durable, onProgress, signal }: FlattenOptions,
 ): Promise<string> {
-  const { config, state, digest } = loaded;
+  const { config, state, digest, workingSet } = loaded;
   // Damage would get good checksums, and never be found again.
   await store.verify(digest, {
     digestFile: nativeBinding().digestFile,
@@ -55,6 +55,7 @@ export async function flattenSnapshot(
     state,
     memory: written,
     ...(parent ? { parentDigest: parent.digest } : {}),
+    ...(workingSet ? { workingSet } : {}),
     ...(signal ? { signal } : {}),
   });
   onProgress?.(total, total);

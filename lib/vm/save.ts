@@ -5,9 +5,11 @@ import { snapshotHostFacts } from '../host/host.js';
 import type { NativeMachine, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import type { SnapshotWriter } from '../snapshot/commit.js';
-import type { MachineDescription } from '../snapshot/config.js';
+import { type MachineDescription, memoryRegions } from '../snapshot/config.js';
 import { SnapshotStore } from '../snapshot/store.js';
+import { requireWorkingSet } from '../snapshot/working-set.js';
 import { throwIfAborted } from './abort.js';
+import type { WorkingSet } from './paging.js';
 import { Snapshot } from './snapshot.js';
 import { writeMemory } from './write-memory.js';
 
@@ -29,6 +31,8 @@ export interface SnapshotOptions {
   then?: 'resume' | 'pause' | 'stop';
   /** Wait for the disk, so that it survives a crash of the host. Default: as the store was opened. */
   durable?: boolean;
+  /** Pages that a restore on demand is to fetch first: see {@link Snapshot.addWorkingSet}. */
+  workingSet?: WorkingSet;
   /** Free text by key, kept with the snapshot. */
   annotations?: Record<string, string>;
   onProgress?: (doneBytes: number, totalBytes: number) => void;
@@ -79,6 +83,9 @@ export async function saveMachine(
     options.durable === undefined ? {} : { durable: options.durable },
   );
   if (parent !== undefined) requireParent(writer, parent, machine);
+  if (options.workingSet !== undefined) {
+    requireWorkingSet(options.workingSet, memoryRegions(machine));
+  }
   const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
   const started = performance.now();
   try {
@@ -99,6 +106,7 @@ export async function saveMachine(
       state: nativeBinding().preparedState(frozen.machine),
       memory: written,
       ...(parent ? { parentDigest: parent.digest } : {}),
+      ...(options.workingSet ? { workingSet: options.workingSet } : {}),
       ...(signal ? { signal } : {}),
     });
     options.onProgress?.(total, total);

@@ -12,6 +12,7 @@ import { throwIfAborted } from './abort.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import { dirtyLogOf } from './options.js';
+import { type PagingOptions, planPaging, type WorkingSet } from './paging.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
 import { Vm } from './vm.js';
@@ -24,6 +25,12 @@ export interface RestoreOptions {
   manualDirtyLog?: boolean;
   /** Entries of each vCPU's dirty ring; see `VmOptions`. Default: none. */
   dirtyRing?: number;
+  /**
+   * Memory comes on demand (userfaultfd), from the snapshot's files or from JavaScript, instead of being
+   * mapped from those files. What needs all of it (snapshots, forks, dirty tracking) first brings in
+   * the rest. docs/on-demand.md.
+   */
+  paging?: PagingOptions;
   signal?: AbortSignal;
 }
 
@@ -93,7 +100,11 @@ export class Snapshot implements HasPoint, Disposable {
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
-    const vm = await Vm.fromPoint(usual ? usualPoint(opened) : pointOf(opened, options));
+    const point = usual ? usualPoint(opened) : pointOf(opened, options);
+    const vm = await Vm.fromPoint(
+      point,
+      options.paging ? planPaging(options.paging, opened.loaded) : undefined,
+    );
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);
@@ -127,6 +138,27 @@ export class Snapshot implements HasPoint, Disposable {
     throwIfAborted(options.signal);
     const digest = await flattenSnapshot(this.store, await this.#open(), options);
     return new Snapshot(this.store, digest, options.tag);
+  }
+
+  /**
+   * The same snapshot with a working set: pages that `restore({ paging: { prefetch: true } })` is to
+   * fetch first, in that order; `vm.workingSet()` of a machine restored with `record` gives them. It
+   * shares all blobs with this one, and has a digest of its own. `ERR_INVALID_ARGUMENT`, `ERR_STORE`.
+   *
+   * @example const warm = await snapshot.addWorkingSet(vm.workingSet(), { tag: 'warm' });
+   */
+  async addWorkingSet(
+    runs: WorkingSet,
+    options: { tag?: string; durable?: boolean } = {},
+  ): Promise<Snapshot> {
+    const { tag } = options;
+    const digest = await this.store.addWorkingSet(this.digest, runs, options);
+    return new Snapshot(this.store, digest, tag);
+  }
+
+  /** The pages that a restore on demand should fetch first, if the snapshot has them. */
+  async workingSet(): Promise<WorkingSet | undefined> {
+    return (await this.#open()).loaded.workingSet;
   }
 
   /** @internal What to compare an image with, to find what it changed since this snapshot. */

@@ -8,11 +8,13 @@ import type {
   MachineStatus,
   NativeMachine,
   NativeStop,
+  PageRun,
   RawMachineState,
 } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import type { MachineDescription } from '../snapshot/config.js';
-import { throwIfAborted } from './abort.js';
+import { PAGE_SIZE } from '../units.js';
+import { cancellable, throwIfAborted } from './abort.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import { Console } from './console.js';
 import type { ForkOptions, Forks } from './fork.js';
@@ -21,6 +23,7 @@ import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
 import { OutputGate, OutputStream } from './output.js';
+import { PageServer, type PagingFacts, type PagingPlan, type WorkingSet } from './paging.js';
 import type { Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
@@ -93,17 +96,19 @@ export class Vm implements AsyncDisposable {
     }
   }
 
-  /** @internal A machine as it was at that instant, paused. */
-  static async fromPoint({ config, machine, image }: Point): Promise<Vm> {
+  /** @internal A machine as it was at that instant, paused; with `paging`, memory is still to come. */
+  static async fromPoint({ config, machine, image }: Point, paging?: PagingPlan): Promise<Vm> {
     const events = new MachineEvents();
+    if (paging) events.pageServer = new PageServer(paging);
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
       const native = await inTurn(() =>
-        nativeBinding().createMachine(machine, events, origin.image),
+        nativeBinding().createMachine(machine, events, origin.image, paging?.native),
       );
       const vm = new Vm(native, config, events);
       vm.#origin = origin;
+      if (paging) await vm.#enter(events.pageServer);
       return vm;
     } catch (error) {
       origin.image.close();
@@ -179,6 +184,62 @@ export class Vm implements AsyncDisposable {
     }
   }
 
+  /**
+   * What became of memory that comes on demand (see {@link RestoreOptions.paging}); undefined for a
+   * machine that has all of it, as also after a {@link reset}.
+   */
+  get paging(): PagingFacts | undefined {
+    const facts = this.#native.pagingFacts();
+    if (facts === undefined) return undefined;
+    const { active, faults, faulted, prefetched, fetched, left, p50Us, p99Us } = facts;
+    return {
+      active,
+      faults,
+      faultedPages: faulted,
+      prefetchedPages: prefetched,
+      fetchedPages: fetched,
+      pagesLeft: left,
+      bytes: (faulted + prefetched + fetched) * PAGE_SIZE,
+      latencyUs: { p50: p50Us, p99: p99Us },
+    };
+  }
+
+  /**
+   * The pages with content that were touched since the machine was restored on demand, in the order of
+   * their first touch; exact with `record`, otherwise whole blocks. `ERR_STATE` for any other machine.
+   */
+  workingSet(): WorkingSet {
+    const runs = this.#native.workingSet();
+    if (runs !== undefined) return runs;
+    throw new KvmsnapError(
+      'ERR_STATE',
+      'nobody saw the pages being touched: restore with paging: { record: true }',
+    );
+  }
+
+  /**
+   * Brings in what is missing of a range of memory, or all of it: after that the machine is like any
+   * other. At once where nothing is missing. `ERR_ABORTED`, `ERR_PAGE_SOURCE`, `ERR_INVALID_ARGUMENT`;
+   * `ERR_CLOSED`, `ERR_POISONED` when the machine ends before.
+   */
+  async pageIn(
+    options: { gpa?: bigint; length?: number; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const { gpa, length, signal } = options;
+    throwIfAborted(signal);
+    requireArgument(
+      (gpa === undefined && length === undefined) ||
+        (typeof gpa === 'bigint' &&
+          gpa >= 0n &&
+          Number.isSafeInteger(length) &&
+          Number(length) > 0),
+      'a range has a gpa (bigint) and a length in bytes',
+    );
+    if (!this.#native.pagingFacts()?.active) return;
+    const ranges = gpa === undefined ? undefined : [pagesAround(gpa, length as number)];
+    await cancellable(signal, this.#native.pageIn(ranges));
+  }
+
   /** Frees everything; resolves when threads, descriptors and mappings are gone. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -247,9 +308,11 @@ export class Vm implements AsyncDisposable {
         then === 'resume' || then === 'pause',
         'then must be resume or pause: a snapshot in memory does not close its machine',
       );
+      await this.pageIn();
       const { point, pauseMs } = await this.#freeze(then);
       return new MemorySnapshot(point, pauseMs);
     }
+    await this.pageIn(options.signal ? { signal: options.signal } : {});
     const { store, digest, ...taken } = await saveMachine(this, this.#native, options);
     return new Snapshot(store, digest, options.tag, taken);
   }
@@ -265,6 +328,8 @@ export class Vm implements AsyncDisposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
+    const signal = typeof options === 'object' ? options.signal : undefined;
+    await this.pageIn(signal ? { signal } : {});
     using snapshot = await this.snapshot();
     return await snapshot.fork(options);
   }
@@ -303,7 +368,9 @@ export class Vm implements AsyncDisposable {
    * tracker; `ERR_ABORTED`, `ERR_POISONED`.
    */
   dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
-    return trackDirty({ native: this.#native, ended: this.#whenEnded() }, options);
+    const { signal } = options;
+    const prepare = () => this.pageIn(signal ? { signal } : {});
+    return trackDirty({ native: this.#native, ended: this.#whenEnded(), prepare }, options);
   }
 
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
@@ -335,6 +402,20 @@ export class Vm implements AsyncDisposable {
   /** @internal */
   get claims(): Claims {
     return this.#claims;
+  }
+
+  /** The state that memory on demand goes with: KVM may touch pages for it. */
+  async #enter(server: PageServer | undefined): Promise<void> {
+    server?.serve(this.#native);
+    try {
+      await this.#native.enterState();
+      // KVM itself may not mind that a page did not come.
+      if (this.status === 'poisoned') throw new KvmsnapError('ERR_POISONED', 'the machine failed');
+    } catch (error) {
+      const stop = this.status === 'poisoned' ? await this.wait() : undefined;
+      await this.close();
+      throw stop?.error ?? error;
+    }
   }
 
   async #freeze(then: 'resume' | 'pause'): Promise<{ point: Point; pauseMs: number }> {
@@ -384,13 +465,28 @@ export class Vm implements AsyncDisposable {
   }
 }
 
+function pagesAround(gpa: bigint, length: number): PageRun {
+  const page = BigInt(PAGE_SIZE);
+  const first = gpa / page;
+  return { gpa: first * page, count: Number((gpa + BigInt(length) + page - 1n) / page - first) };
+}
+
 /** What the addon calls. Holds the machine weakly in no way: the two are collected together. */
 class MachineEvents {
   vm: Vm | undefined;
   readonly stops = new Stops();
+  pageServer: PageServer | undefined;
 
   stopped(stop: StopInfo, life: number): void {
-    this.stops.stopped(stop, life);
+    this.stops.stopped(this.pageServer?.told(stop) ?? stop, life);
+  }
+
+  pages(id: number, gpa: bigint, length: number): void {
+    this.pageServer?.pages(id, gpa, length);
+  }
+
+  pagingEnded(): void {
+    this.pageServer?.ended();
   }
 
   output(stream: 0 | 1, bytes: Uint8Array): void {

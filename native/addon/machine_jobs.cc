@@ -68,14 +68,14 @@ Napi::Value MachineObject::read_memory(const Napi::CallbackInfo& info) {
     uint64_t gpa = to_address(info[0], "gpa");
     uint64_t length = to_copy_length(info[1], "length");
     auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), length);
-    machine().memory().read(gpa, {buffer.Data(), length});
+    machine().read_memory(gpa, {buffer.Data(), length});
     return buffer;
   });
 }
 
 void MachineObject::write_memory(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    machine().memory().write(to_address(info[0], "gpa"), to_bytes_view(info[1], "bytes"));
+    machine().write_memory(to_address(info[0], "gpa"), to_bytes_view(info[1], "bytes"));
   });
 }
 

@@ -46,6 +46,11 @@ class JsMachineEvents final : public MachineEvents {
       if (*target != nullptr) (*target)->on_claimed_exit(env, vcpu, question, claim, exit);
     });
   }
+  void paging_ended() override {
+    queue_->post([target = target_](Napi::Env env) {
+      if (*target != nullptr) (*target)->on_paging_ended(env);
+    });
+  }
 
  private:
   std::shared_ptr<JsQueue> queue_;
@@ -86,6 +91,11 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::save_state>("saveState"),
                    InstanceMethod<&MachineObject::load_state>("loadState"),
                    InstanceMethod<&MachineObject::freeze>("freeze"),
+                   InstanceMethod<&MachineObject::enter_state>("enterState"),
+                   InstanceMethod<&MachineObject::page_in>("pageIn"),
+                   InstanceMethod<&MachineObject::answer_pages>("answerPages"),
+                   InstanceMethod<&MachineObject::paging_facts>("pagingFacts"),
+                   InstanceMethod<&MachineObject::working_set>("workingSet"),
                    InstanceMethod<&MachineObject::reset>("reset"),
                    InstanceMethod<&MachineObject::recycle>("recycle"),
                    InstanceMethod<&MachineObject::renew>("renew"),
@@ -119,8 +129,10 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
                    .self = std::make_shared<MachineObject*>(nullptr)};
     PendingPromise promise(env);
     auto outcome = attempt([&] {
+      std::optional<PagingOptions> paging = paging_of(info[3], parts);
       parts.owner->machine = Machine::create(
-          std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.self));
+          std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.self),
+          std::move(paging));
       Environment::of(env).add(parts.owner);
     });
     if (std::holds_alternative<Error>(outcome)) parts.queue->close();

@@ -40,6 +40,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
 
  private:
   friend class JsMachineEvents;
+  friend class JsPageSource;
 
   static Napi::Object wrap(Napi::Env env, const Parts& parts, const Napi::Object& events);
 
@@ -50,6 +51,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value close(const Napi::CallbackInfo& info);
   void ref(const Napi::CallbackInfo& info);
   void unref(const Napi::CallbackInfo& info);
+
+  static std::optional<PagingOptions> paging_of(const Napi::Value& value, const Parts& parts);
 
   Napi::Value read_memory(const Napi::CallbackInfo& info);
   void write_memory(const Napi::CallbackInfo& info);
@@ -73,6 +76,11 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value save_state(const Napi::CallbackInfo& info);
   Napi::Value load_state(const Napi::CallbackInfo& info);
   Napi::Value freeze(const Napi::CallbackInfo& info);
+  Napi::Value enter_state(const Napi::CallbackInfo& info);
+  Napi::Value page_in(const Napi::CallbackInfo& info);
+  void answer_pages(const Napi::CallbackInfo& info);
+  Napi::Value paging_facts(const Napi::CallbackInfo& info);
+  Napi::Value working_set(const Napi::CallbackInfo& info);
   Napi::Value reset(const Napi::CallbackInfo& info);
   Napi::Value recycle(const Napi::CallbackInfo& info);
   Napi::Value renew(const Napi::CallbackInfo& info);
@@ -117,6 +125,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void on_closed(Napi::Env env);
   void on_stopped(Napi::Env env, const Stop& stop);
   void on_output(Napi::Env env, Stream stream);
+  void on_pages(Napi::Env env, uint32_t id, const GpaRange& range);
+  void on_paging_ended(Napi::Env env);
   void on_claimed_exit(Napi::Env env, unsigned vcpu, uint32_t question, ClaimId claim,
                        const OwnedExit& exit);
   /// What JavaScript listens with; empty when it has forgotten the object, which is not running.

@@ -47,6 +47,15 @@ void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>
   regions_.insert(place, std::move(region));
 }
 
+void GuestMemory::add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image) {
+  check_range(spec.gpa, spec.size);
+  require_covered(*image, spec);
+  std::shared_ptr<const Image> part = image->clipped({spec.gpa, spec.size});
+  add(spec, nullptr);
+  std::unique_lock lock(mutex_);
+  find(spec.slot).set_base(std::move(part));
+}
+
 void GuestMemory::remove(uint32_t slot) {
   settle();
   std::unique_lock lock(mutex_);

@@ -42,6 +42,8 @@ class GuestMemory {
   /// Throws ERR_INVALID_ARGUMENT for a bad or overlapping range, ERR_SNAPSHOT_FORMAT when `image`
   /// does not cover it.
   void add(const RegionSpec& spec, const std::shared_ptr<const Image>& image);
+  /// The same for memory that is empty, to be filled with what `image` has for it.
+  void add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image);
   /// Throws ERR_INVALID_ARGUMENT when there is no such slot.
   void remove(uint32_t slot);
   void set_flags(uint32_t slot, uint32_t flags);

@@ -46,13 +46,7 @@ LateCopy::LateCopy(uint8_t* host, uint64_t size, std::vector<HostRun> runs,
 
 // Closing the descriptor wakes those in what is still watched. Others wait where something else has
 // been mapped since.
-LateCopy::~LateCopy() {
-  try {
-    userfault_.wake(pointer(host_), size_);
-  } catch (const Error&) {
-    // It has no reason to fail, and a destructor nobody to tell.
-  }
-}
+LateCopy::~LateCopy() { userfault_.wake(pointer(host_), size_); }
 
 void LateCopy::run() {
   for (const HostRun& run : runs_) {

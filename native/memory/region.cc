@@ -78,8 +78,10 @@ Mapping Region::move_pages_aside() {
 
 FrozenRegion Region::freeze_cold() {
   std::vector<Extent> whole = {{.file = 0, .gpa = spec_.gpa, .length = spec_.size, .offset = 0}};
-  auto image = std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
-                                             std::vector{cold_}, std::move(whole));
+  auto image = base_ != nullptr
+                   ? base_->overlaid(cold_, std::move(whole))
+                   : std::make_shared<const Image>(std::vector<GpaRange>{{spec_.gpa, spec_.size}},
+                                                   std::vector{cold_}, std::move(whole));
   // What can fail comes before `cold_` is given up: until then the mapping is what it was, its page
   // tables aside. The seal leaves mappings that are writable already alone.
   cold_->seal();
@@ -88,6 +90,7 @@ FrozenRegion Region::freeze_cold() {
   if (aside.get() != nullptr) view = cold_->lend_view(std::move(aside));
   image->map(spec_.gpa, spec_.size, range_.get());
   cold_ = nullptr;
+  base_ = nullptr;
   image_ = std::move(image);
   return {.image = image_, .view = std::move(view)};
 }
@@ -232,6 +235,7 @@ void Region::map_anew(const std::shared_ptr<const Image>& image) {
   note_host_writes(0, spec_.size);
   behind_ = false;
   cold_ = nullptr;
+  base_ = nullptr;
   image_ = std::move(part);
   origin_ = image;
 }

@@ -52,6 +52,9 @@ class Region {
   void reset(const std::shared_ptr<const Image>& image, std::vector<GpaRange>& written);
   /// The same by mapping all of it anew, so that nothing stays of what was written.
   void map_anew(const std::shared_ptr<const Image>& image);
+  /// The image that it is being filled from while it is cold: what is frozen of it has that
+  /// descent.
+  void set_base(std::shared_ptr<const Image> base) { base_ = std::move(base); }
   /// It holds what `image` says, which covers it: what `reset` to that image can count on.
   void set_origin(std::shared_ptr<const Image> image) { origin_ = std::move(image); }
 
@@ -83,6 +86,8 @@ class Region {
   Mapping range_;
   /// What is mapped shared while no image lies below.
   std::shared_ptr<const BackingFile> cold_;
+  /// See set_base; may be null.
+  std::shared_ptr<const Image> base_;
   /// What is mapped copy-on-write otherwise.
   std::shared_ptr<const Image> image_;
   /// Pages of `image_` that were too scattered to be mapped anew: they lie over an older image.

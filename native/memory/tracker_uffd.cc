@@ -2,14 +2,13 @@
 
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <array>
-#include <system_error>
 #include <utility>
+
+#include "memory/quiet_thread.h"
 
 namespace kvmsnap {
 
@@ -52,7 +51,7 @@ UffdTracker::UffdTracker(GuestMemory& memory)
     hosts_.push_back(reinterpret_cast<uintptr_t>(memory_.host(slot.slot)));
   }
   // The thread before the protection: the VMM may write at any time, and would wait for ever.
-  start_thread();
+  thread_ = quiet_thread("userfaultfd", [this] { serve(); });
   try {
     watch_all();
   } catch (...) {
@@ -64,20 +63,6 @@ UffdTracker::UffdTracker(GuestMemory& memory)
 
 // Closing the descriptor, which comes next, takes all protection away and wakes who waits.
 UffdTracker::~UffdTracker() { end_thread(); }
-
-void UffdTracker::start_thread() {
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    thread_ = std::thread([this] { serve(); });
-  } catch (const std::system_error& error) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw Error("ERR_SYSTEM", std::string("no thread for userfaultfd: ") + error.what(),
-                "pthread_create", error.code().value());
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
 
 void UffdTracker::end_thread() {
   if (!thread_.joinable()) return;

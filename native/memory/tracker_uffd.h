@@ -26,7 +26,6 @@ class UffdTracker final : public Tracker {
  private:
   void watch_all();
   void forget_all();
-  void start_thread();
   void end_thread();
   void serve();
   void note(uint64_t address);

@@ -50,13 +50,17 @@ Machine::Machine(MachineConfig config, std::unique_ptr<MachineEvents> events)
       crew_(*this) {}
 
 std::shared_ptr<Machine> Machine::create(MachineConfig config,
-                                         std::unique_ptr<MachineEvents> events) {
+                                         std::unique_ptr<MachineEvents> events,
+                                         std::optional<PagingOptions> paging) {
+  if (paging && config.image == nullptr) {
+    throw Error("ERR_INVALID_ARGUMENT", "memory that comes on demand is an image's");
+  }
   std::shared_ptr<Machine> machine(new Machine(std::move(config), std::move(events)));
   // KVM_CREATE_VM fails with EINTR when a signal comes.
   BlockedSignals blocked;
   machine->crew_.commission(machine, [self = machine.get()] { self->destroy(); });
   try {
-    machine->build();
+    machine->build(std::move(paging));
   } catch (...) {
     machine->crew_.dismiss();
     throw;
@@ -64,7 +68,7 @@ std::shared_ptr<Machine> Machine::create(MachineConfig config,
   return machine;
 }
 
-void Machine::build() {
+void Machine::build(std::optional<PagingOptions> paging) {
   vm_ = Kvm::instance().create_vm();
   vm_.set_identity_map_address(kIdentityMapAddress);
   vm_.set_tss_address(kTssAddress);
@@ -73,9 +77,14 @@ void Machine::build() {
   if (config_.dirty_ring > 0) rings_ = std::make_unique<DirtyRings>(vm_, config_.dirty_ring);
   // Slots before the irqchip: on a VM that has one, each waits some 10 ms for a grace period.
   for (const RegionSpec& spec : config_.regions) {
-    memory_.add(spec, config_.image);
+    if (paging) {
+      memory_.add_empty(spec, config_.image);
+    } else {
+      memory_.add(spec, config_.image);
+    }
     slots_.map(spec);
   }
+  std::shared_ptr<const Image> image = std::move(config_.image);
   // Regions keep the files that they map. Here they would stay open until this object is collected.
   config_.image.reset();
   // The irqchip before the vCPUs: they get their LAPICs from it.
@@ -95,7 +104,7 @@ void Machine::build() {
       config_.devices, vm_, config_.irqchip,
       DeviceSinks{.serial_output = serial_output_, .debug_output = debug_output_, .stop = *this},
       ram_sizes(), ports_);
-  if (config_.state) {
+  if (config_.state && !paging) {
     apply_state(*config_.state, &VcpuRegisters::load_new);
     confinement_.begin(std::move(config_.state));
     std::lock_guard lock(mutex_);
@@ -104,6 +113,8 @@ void Machine::build() {
     for (auto& cpu : vcpus_) cpu->registers().note_timer();
   }
   crew_.enlist(run_pages);
+  // Last: nothing before it touches memory, and from here on a source may fail.
+  if (paging) start_paging(*std::move(paging), image);
 }
 
 RamSizes Machine::ram_sizes() const {
@@ -117,6 +128,7 @@ RamSizes Machine::ram_sizes() const {
 void Machine::destroy() {
   // In the order of the members, reversed, so that nothing refers to what is gone.
   vcpus_.clear();
+  if (auto paging = pager()) paging->stop(Error("ERR_CLOSED", "the machine was closed"));
   devices_.reset();
   tracking_.drop();
   rings_.reset();
@@ -201,6 +213,7 @@ void Machine::kill(Crew::Job done) {
   }
   killed_ = true;
   end(Status::Poisoned, {.reason = "killed"});
+  abort_paging(Error("ERR_POISONED", "the machine was killed"));
   wake_waiters();
   finish_solo(Error("ERR_POISONED", "the machine was killed"));
   crew_.submit(std::move(done));
@@ -215,6 +228,7 @@ void Machine::close(const std::function<void()>& closed) {
     if (!gone) when_closed_.push_back(closed);
   }
   if (gone) return closed();
+  abort_paging(Error("ERR_CLOSED", "the machine was closed"));
   finish_solo(Error("ERR_CLOSED", "the machine was closed"));
   crew_.dismiss();
 }
@@ -249,6 +263,8 @@ void Machine::submit_standing(Access access, Crew::Job job) {
 
 bool Machine::try_standing(Access access, const std::function<void()>& work) {
   require_standing(access);
+  // KVM may touch memory, and the caller's thread may be the one that brings it.
+  if (auto paging = pager(); paging != nullptr && paging->active()) return false;
   BlockedSignals blocked;
   return crew_.try_job([&] {
     if (!at_rest(access)) return false;

@@ -13,6 +13,7 @@
 
 #include "kvm/kvm.h"
 #include "memory/guest_memory.h"
+#include "memory/pager.h"
 #include "vmm/confinement.h"
 #include "vmm/crew.h"
 #include "vmm/device_set.h"
@@ -68,6 +69,8 @@ class MachineEvents {
   virtual void output(Stream stream) = 0;
   /// A vCPU touched a claimed range and waits for `complete_exit`.
   virtual void claimed_exit(unsigned vcpu, uint32_t question, ClaimId claim, OwnedExit exit) = 0;
+  /// No page comes on demand any more: all are there, or none will be.
+  virtual void paging_ended() {}
 };
 
 /// Memory and state of one instant.
@@ -82,11 +85,14 @@ struct Frozen {
 /// machine to stand still is done in a job (`submit`), by way of the methods under "In a job".
 class Machine final : public std::enable_shared_from_this<Machine>,
                       private CrewWork,
+                      private PagerEvents,
                       private StopSink {
  public:
-  /// Built on the caller's thread, which blocks signals meanwhile.
+  /// Built on the caller's thread, which blocks signals meanwhile. With `paging` memory comes on
+  /// demand; then a machine with a state is `created`, and gets it by `enter_state`.
   static std::shared_ptr<Machine> create(MachineConfig config,
-                                         std::unique_ptr<MachineEvents> events);
+                                         std::unique_ptr<MachineEvents> events,
+                                         std::optional<PagingOptions> paging = std::nullopt);
   ~Machine() override = default;
 
   Status status() const;
@@ -122,6 +128,13 @@ class Machine final : public std::enable_shared_from_this<Machine>,
     require_open();
     return memory_;
   }
+  /// Copies of memory, as GuestMemory does them, that never wait for the caller's own thread:
+  /// throws ERR_STATE for pages that come on demand and are not there, ERR_PAGE_SOURCE for those
+  /// that will not come.
+  void read_memory(uint64_t gpa, std::span<uint8_t> bytes);
+  void write_memory(uint64_t gpa, std::span<const uint8_t> bytes);
+  /// Null when memory does not come on demand. It outlives the machine, of no use then.
+  std::shared_ptr<Pager> pager() const;
   std::vector<uint8_t> take_output(Stream stream);
   void set_output_flow(Stream stream, bool flowing);
   size_t serial_input(std::span<const uint8_t> bytes);
@@ -135,6 +148,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void set_irq_line(uint32_t gsi, bool level);
 
   // In a job.
+  /// The state of a machine that was made with paging: KVM may touch memory for it, which takes
+  /// whoever answers for the source.
+  void enter_state();
   std::vector<uint8_t> get_section(unsigned vcpu, VcpuSection section);
   void set_section(unsigned vcpu, VcpuSection section, std::span<const uint8_t> bytes);
   std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
@@ -178,7 +194,15 @@ class Machine final : public std::enable_shared_from_this<Machine>,
 
   Machine(MachineConfig config, std::unique_ptr<MachineEvents> events);
 
-  void build();
+  void build(std::optional<PagingOptions> paging);
+  void start_paging(PagingOptions options, const std::shared_ptr<const Image>& image);
+  void abort_paging(const Error& why);
+  /// In a job.
+  void drop_paging();
+  /// Throws ERR_STATE while pages come on demand.
+  void require_all_pages(const char* call) const;
+  void paging_failed(const Error& error) override;
+  void paging_ended(bool readable) override;
   void destroy();
   void require_log(const char* call) const;
   Vcpu& vcpu(unsigned index);
@@ -249,6 +273,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   bool gone_ = false;
   std::vector<std::function<void()>> when_closed_;
   ClaimId next_claim_ = 1;
+  std::shared_ptr<Pager> pager_;
 
   std::atomic<bool> killed_ = false;
   /// The first time KVM may take its time: see Translations.

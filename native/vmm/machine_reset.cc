@@ -68,6 +68,7 @@ template <typename PutBack>
 uint32_t Machine::go_back(const MachineConfig& instant, const PutBack& put_back) {
   require_same_kind(instant);
   uint32_t life = begin_life();
+  drop_paging();
   try {
     for (unsigned index = 0; index < vcpus_.size(); index++) {
       abandon_exit(index);

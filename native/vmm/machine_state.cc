@@ -125,6 +125,7 @@ void Machine::apply_state(const MachineState& state, LoadVcpu load) {
 }
 
 Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_after) {
+  require_all_pages("freezing memory");
   bool was_running = status() == Status::Running;
   Frozen frozen;
   frozen.state = std::make_shared<const MachineState>(save_state());
@@ -156,6 +157,7 @@ void Machine::add_slot(const RegionSpec& spec) {
 
 void Machine::remove_slot(uint32_t slot) {
   tracking_.require_none("removing a slot");
+  require_all_pages("removing a slot");
   slots_.remove(slot);
 }
 
@@ -184,6 +186,7 @@ void Machine::require_log(const char* call) const {
 }
 
 void Machine::start_tracking(TrackerKind kind) {
+  require_all_pages("tracking");
   memory_.settle();
   tracking_.start(kind, {memory_, slots_, rings_.get()});
 }

@@ -27,7 +27,7 @@ export function addInspect(program: Command): void {
 export async function inspect(path: string, ref: string): Promise<Inspected> {
   const store = await SnapshotStore.open(path);
   using loaded = await store.load(ref);
-  const { digest, tag, config, extents, state } = loaded;
+  const { digest, tag, config, extents, state, workingSet } = loaded;
   return {
     digest,
     ...(tag === undefined ? {} : { tag }),
@@ -36,6 +36,14 @@ export async function inspect(path: string, ref: string): Promise<Inspected> {
       extents: extents.length,
       bytes: extents.reduce((sum, { length }) => sum + length, 0),
     },
+    ...(workingSet
+      ? {
+          workingSet: {
+            runs: workingSet.length,
+            pages: workingSet.reduce((sum, { count }) => sum + count, 0),
+          },
+        }
+      : {}),
     state: decodeState(state),
   };
 }

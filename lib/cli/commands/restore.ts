@@ -1,14 +1,44 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { requireArgument } from '../../errors.js';
+import { SnapshotStore } from '../../snapshot/store.js';
+import type { Vm } from '../../vm/vm.js';
 import type { Exit } from '../exit.js';
 import { hostMachine } from '../hosting.js';
 import { type HostingOptions, withDirtyRing, withHosting, withStore } from '../options.js';
+import { note } from '../output.js';
 import { DIFFERENCE_KINDS } from '../spec.js';
 
 interface RestoreOptions extends HostingOptions {
   store: string;
   ignore?: (typeof DIFFERENCE_KINDS)[number][];
   dirtyRing?: number;
+  onDemand?: boolean;
+  prefetch?: boolean;
+  record?: string;
+}
+
+function pagingOf(options: RestoreOptions): { paging?: { prefetch: boolean; record: boolean } } {
+  const { onDemand = false, prefetch = false, record, name } = options;
+  requireArgument(
+    onDemand || (!prefetch && record === undefined),
+    '--prefetch and --record go with --on-demand',
+  );
+  requireArgument(
+    record === undefined || name === undefined,
+    '--record does not go with --name: what was touched is known when the machine ends here',
+  );
+  return onDemand ? { paging: { prefetch, record: record !== undefined } } : {};
+}
+
+async function keepWorkingSet(
+  vm: Vm,
+  { store, ref, tag }: { store: string; ref: string; tag: string },
+): Promise<void> {
+  const runs = vm.workingSet();
+  const digest = await (await SnapshotStore.open(store)).addWorkingSet(ref, runs, { tag });
+  const pages = runs.reduce((sum, { count }) => sum + count, 0);
+  note(`${tag} is ${digest}, with a working set of ${pages} pages`);
 }
 
 export function addRestore(program: Command, exit: Exit): void {
@@ -24,14 +54,21 @@ export function addRestore(program: Command, exit: Exit): void {
         '--ignore <kind...>',
         'differences between this host and the one it was taken on to let pass',
       ).choices(DIFFERENCE_KINDS),
+    )
+    .option('--on-demand', 'memory comes from the files page by page, as the guest touches it')
+    .option('--prefetch', 'with --on-demand: fetch the working set in the snapshot first')
+    .option(
+      '--record <tag>',
+      'with --on-demand: tag the snapshot anew, with the pages that the guest touched',
     );
   withHosting(withDirtyRing(withStore(command))).action(
     async (ref: string, options: RestoreOptions) => {
-      const { store, ignore = [], dirtyRing } = options;
+      const { store, ignore = [], dirtyRing, record } = options;
       const ring = dirtyRing === undefined ? {} : { dirtyRing };
       exit.code = await hostMachine(
-        { kind: 'snapshot', store: resolve(store), ref, ignore, ...ring },
+        { kind: 'snapshot', store: resolve(store), ref, ignore, ...ring, ...pagingOf(options) },
         options,
+        record === undefined ? undefined : (vm) => keepWorkingSet(vm, { store, ref, tag: record }),
       );
     },
   );

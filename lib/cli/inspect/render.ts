@@ -10,13 +10,16 @@ export interface Inspected {
   config: SnapshotConfig;
   /** What restoring maps. */
   memory: { extents: number; bytes: number };
+  /** What restoring on demand can fetch first. */
+  workingSet?: { runs: number; pages: number };
   state: DecodedState;
 }
 
-export function renderInspected({ digest, tag, config, memory, state }: Inspected): string {
+export function renderInspected(inspected: Inspected): string {
+  const { digest, tag, state } = inspected;
   return [
     `${tag === undefined ? '' : `${printable(tag)}  `}${digest}\n`,
-    renderConfig(config, memory),
+    renderConfig(inspected),
     ...state.vcpus.map(renderVcpu),
     renderVm(state.vm),
     ...Object.entries(state.devices).map(
@@ -25,7 +28,7 @@ export function renderInspected({ digest, tag, config, memory, state }: Inspecte
   ].join('');
 }
 
-function renderConfig(config: SnapshotConfig, memory: Inspected['memory']): string {
+function renderConfig({ config, memory, workingSet }: Inspected): string {
   const { machine, host, product } = config;
   const { cpu } = host;
   const regions = machine.memory.regions.map(
@@ -43,6 +46,9 @@ function renderConfig(config: SnapshotConfig, memory: Inspected['memory']): stri
     ['devices', devices.join(', ')],
     ...regions.map((region, i) => [i === 0 ? 'memory' : '', region]),
     ['content', `${formatBytes(memory.bytes)} in ${memory.extents} extents`],
+    ...(workingSet
+      ? [['working set', `${workingSet.pages} pages in ${workingSet.runs} runs`]]
+      : []),
     ...Object.entries(config.annotations).map(([key, value]) => [`"${key}"`, value]),
   ];
   return table(

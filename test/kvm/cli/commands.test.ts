@@ -88,6 +88,38 @@ describe('run', () => {
   });
 });
 
+describe('restore --on-demand', () => {
+  it('records which pages the guest touched, and fetches those first the next time', async () => {
+    await kvmsnap.json('demo', '--store', kvmsnap.store);
+    const restore = ['restore', '--store', kvmsnap.store, '--on-demand'];
+    const interrupted = async (...args: string[]) => {
+      const child = kvmsnap.start([...restore, ...args]);
+      await printed(child, /\d/);
+      child.kill('SIGINT');
+      const { code, stderr } = await finish(child);
+      // The guest counts to an end, which it may reach before the signal does.
+      expect([0, 130]).toContain(code);
+      return stderr;
+    };
+    const recorded = await interrupted('demo', '--record', 'warm');
+    expect(recorded).toMatch(/warm is sha256:[0-9a-f]{64}, with a working set of \d+ pages/);
+    const inspected = await kvmsnap.json('inspect', 'warm', '--store', kvmsnap.store);
+    expect(inspected.workingSet.pages).toBeGreaterThan(0);
+    const text = await kvmsnap.run('inspect', 'warm', '--store', kvmsnap.store);
+    expect(text.stdout).toMatch(/working set +\d+ pages in \d+ runs/);
+    await kvmsnap.json('verify', 'warm', '--store', kvmsnap.store);
+    expect(await interrupted('warm', '--prefetch')).toBe('');
+    expect((await kvmsnap.run(...restore, 'demo', '--prefetch')).stderr).toContain('working set');
+    for (const wrong of [
+      ['restore', 'demo', '--store', kvmsnap.store, '--prefetch'],
+      [...restore, 'demo', '--record', 'x', '--name', 'one'],
+      [...restore, 'warm', '--prefetch', '--record', 'x'],
+    ]) {
+      expect((await kvmsnap.run(...wrong)).code).toBe(2);
+    }
+  });
+});
+
 describe('restore', () => {
   it('goes on in this process', async () => {
     await kvmsnap.json('demo', '--store', kvmsnap.store);

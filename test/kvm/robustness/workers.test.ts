@@ -25,6 +25,8 @@ describe('a worker that ends', () => {
     'pause',
     'snapshot',
     'restore',
+    'onDemand',
+    'onDemandBusy',
     'runVcpu',
     'memory',
     'claim',

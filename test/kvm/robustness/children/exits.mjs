@@ -1,5 +1,7 @@
 // exits.mjs HOW: a process that ends with machines running. It says `ready` as it starts to end.
-import { openSync } from 'node:fs';
+import { mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { MiB } from '../../../../lib/index.js';
 import { nativeBinding } from '../../../../lib/native/load.js';
 import { bare, READ_PORT, SPIN } from './machines.mjs';
@@ -17,6 +19,16 @@ const machines = [
   await start(READ_PORT),
 ];
 machines[3].claimPorts({ base: 0x1000, read: () => new Promise(() => {}) });
+// Its guest waits for a page that never comes.
+const store = mkdtempSync(join(tmpdir(), 'kvmsnap-exits-'));
+const snapshot = await machines[2].snapshot({ store });
+const demanding = await snapshot.restore({
+  paging: { source: { read: () => new Promise(() => {}) } },
+});
+rmSync(store, { recursive: true });
+await demanding.start();
+machines.push(demanding);
+
 const digest = () => nativeBinding().digestFile(openSync('/dev/zero', 'r'), MiB(1), () => {});
 
 console.log('ready');

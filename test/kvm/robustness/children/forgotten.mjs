@@ -71,6 +71,31 @@ await forget('killed', async () => {
 });
 await forget('with claims', withClaims);
 await forget('snapshot', async () => snapshotOf(await paused()));
+const onDemand = async (source) => {
+  const vm = await bare(SPIN);
+  const snapshot = await vm.snapshot({ store });
+  await vm.close();
+  const twin = await snapshot.restore({ paging: { source } });
+  snapshot.close();
+  twin.pageIn({ gpa: 0n, length: 4096 }).catch(() => undefined);
+  await twin.start();
+  return twin;
+};
+// With a page that never comes: its guest and a fetch wait for it, until it is killed.
+await forget('on demand', async () => {
+  const twin = await onDemand({ read: () => new Promise(() => {}) });
+  await twin.kill();
+  return twin;
+});
+// A source that knows its machine, which is paused.
+await forget('on demand from itself', async () => {
+  const source = { read: (_gpa, length) => new Uint8Array(length) };
+  const twin = await onDemand(source);
+  source.twin = twin;
+  await twin.pageIn();
+  await twin.pause();
+  return twin;
+});
 await forget('image', async () =>
   nativeBinding().imageFromFiles([], [{ gpa: 0n, size: 4096 }], []),
 );

@@ -74,6 +74,30 @@ export const OPERATIONS = {
       await twin.close();
     });
   },
+  /** Its guest waits for a page that is never given, and so does a fetch. */
+  async onDemand(go, directory) {
+    const vm = await bare(SPIN);
+    const snapshot = await vm.snapshot({ store: join(directory, 's') });
+    const source = { read: () => new Promise(() => go()) };
+    const twin = await snapshot.restore({ paging: { source } });
+    await twin.start();
+    await twin.pageIn();
+  },
+  /** Pages come and go all the time, from JavaScript and from files. */
+  async onDemandBusy(go, directory) {
+    const vm = await filled(LARGE);
+    const snapshot = await vm.snapshot({ store: join(directory, 's') });
+    const source = { read: async (_gpa, length) => new Uint8Array(length) };
+    go();
+    await forever(async () => {
+      for (const paging of [{ source }, {}]) {
+        const twin = await snapshot.restore({ paging });
+        await twin.start();
+        await twin.pageIn();
+        await twin.close();
+      }
+    });
+  },
   async runVcpu(go) {
     const vm = await bare(SPIN);
     const running = vm.vcpus[0].run({ dispatch: true });

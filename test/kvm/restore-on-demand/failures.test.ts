@@ -1,0 +1,284 @@
+import { readdirSync, statSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import type { KvmsnapError, PageSource, Snapshot, Vm } from '../../../lib/index.js';
+import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
+import { MiB } from '../../../lib/units.js';
+import { bootGuest, count, setWord, stopOf, tracked, until, word } from '../support/machines.js';
+import { createRing3Smp } from '../support/multi.js';
+import { newStore, onDemand, savedPattern, sourceOf, verified } from './saved.js';
+
+const never = () => new Promise<never>(() => {});
+
+/** Lets the guest go for its memory, and does not wait for it. */
+async function setGoing(vm: Vm): Promise<void> {
+  await vm.pageIn({ gpa: GUEST_ABI.DATA, length: 4096 });
+  setWord(vm, GUEST_ABI.COMMAND, GUEST_ABI.COMMAND_GO);
+  await vm.start();
+}
+
+/** A source that does something of its own from the guest's own pages on. */
+async function from(
+  snapshot: Snapshot,
+  gpa: bigint,
+  instead: PageSource['read'],
+): Promise<PageSource> {
+  const good = await sourceOf(snapshot);
+  return {
+    read: (at, length, signal) =>
+      at + BigInt(length) > gpa ? instead(at, length, signal) : good.read(at, length, signal),
+  };
+}
+
+const BAD: Record<string, PageSource['read']> = {
+  'rejects after a while': async () => {
+    await sleep(5);
+    throw new Error('the network is down');
+  },
+  'throws at once': () => {
+    throw new Error('the network is down');
+  },
+  'throws no error': () => Promise.reject('the network is down'),
+  'gives a page too little': (_gpa, length) => new Uint8Array(length - 4096),
+  'gives a byte too much': async (_gpa, length) => new Uint8Array(length + 1),
+  'gives nothing': () => undefined as never,
+  'gives other bytes': (_gpa, length) => new Uint16Array(length / 2) as never,
+};
+
+describe('a source that', () => {
+  it.each(Object.keys(BAD))('%s ends the machine with an error', async (name) => {
+    const snapshot = await savedPattern();
+    const told: KvmsnapError[] = [];
+    const vm = await onDemand(snapshot, {
+      source: await from(snapshot, 0x400000n, BAD[name]!),
+      onError: (error) => told.push(error),
+    });
+    const errors = word.bind(undefined, vm, GUEST_ABI.ERRORS);
+    await setGoing(vm);
+    const stop = await stopOf(vm);
+    expect(stop).toMatchObject({ reason: 'error', error: { code: 'ERR_PAGE_SOURCE' } });
+    expect(stop.error!.message).toContain('0x400000');
+    expect(vm.status).toBe('poisoned');
+    expect(told).toEqual([stop.error]);
+    if (name.startsWith('rejects')) expect(stop.error!.cause).toBeInstanceOf(Error);
+    // No vCPU went on with bytes that were made up: the guest would have counted them.
+    await until('what came can be read', () => {
+      try {
+        return errors() === 0n;
+      } catch {
+        return false;
+      }
+    });
+    expect(vm.memory.read(0x3f0000n, 4096).some((byte) => byte !== 0)).toBe(true);
+    for (const call of [
+      () => vm.memory.read(0x400000n, 1),
+      () => vm.memory.write(0x400000n, Buffer.alloc(4096)),
+    ]) {
+      expect(call).toThrow(expect.objectContaining({ code: 'ERR_PAGE_SOURCE' }));
+    }
+    await expect(vm.snapshot()).rejects.toMatchObject({ code: 'ERR_POISONED' });
+    await expect(vm.start()).rejects.toMatchObject({ code: 'ERR_POISONED' });
+    expect(vm.paging).toMatchObject({ active: false });
+    // It heals like any other: from the files, which are whole.
+    await vm.reset();
+    expect(vm.paging).toBeUndefined();
+    await verified(vm);
+    expect(errors()).toBe(0n);
+  });
+
+  it('takes longer than the timeout allows ends the machine', async () => {
+    const snapshot = await savedPattern();
+    let signal: AbortSignal | undefined;
+    const vm = await onDemand(snapshot, {
+      timeout: 50,
+      source: await from(snapshot, 0x400000n, (_gpa, _length, given) => {
+        signal = given;
+        return never();
+      }),
+    });
+    await setGoing(vm);
+    const { error } = await stopOf(vm);
+    expect(error).toMatchObject({
+      code: 'ERR_PAGE_SOURCE',
+      cause: { code: 'ERR_TIMEOUT' },
+      message: expect.stringContaining('50 ms'),
+    });
+    expect(signal?.aborted).toBe(true);
+  });
+
+  it('fails in a fetch makes the fetch fail, and poisons a machine that stands', async () => {
+    const snapshot = await savedPattern();
+    const vm = await onDemand(snapshot, {
+      source: await from(snapshot, 0x400000n, BAD['throws at once']!),
+    });
+    await vm.pageIn({ gpa: 0x300000n, length: 4096 });
+    await expect(vm.pageIn()).rejects.toMatchObject({ code: 'ERR_PAGE_SOURCE' });
+    expect(await stopOf(vm)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
+    await expect(vm.pageIn()).resolves.toBeUndefined();
+  });
+
+  it('fails before the machine is started keeps it from that', async () => {
+    const snapshot = await savedPattern();
+    let fail: (error: Error) => void = () => {};
+    const read = () =>
+      new Promise<never>((_, reject) => {
+        fail = reject;
+      });
+    const vm = await onDemand(snapshot, {
+      source: { read },
+      prefetch: [{ gpa: 0x300000n, count: 4 }],
+    });
+    expect(vm.status).toBe('paused');
+    await until('the source is asked', () => {
+      fail(new Error('gone'));
+      return vm.status !== 'paused';
+    });
+    expect(await stopOf(vm)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
+    await expect(vm.start()).rejects.toMatchObject({ code: 'ERR_POISONED' });
+  });
+});
+
+it('two vCPUs that wait are both released when their source fails', async () => {
+  const vm = await createRing3Smp(2);
+  using snapshot = await vm.snapshot({ store: await newStore() });
+  let fail: (error: Error) => void = () => {};
+  let asked = 0;
+  const copy = await onDemand(snapshot, {
+    faultBytes: 4096,
+    source: {
+      read: () => {
+        asked++;
+        return new Promise((_, reject) => {
+          fail = reject;
+        });
+      },
+    },
+  });
+  await copy.start();
+  await until('they wait', () => asked > 0 && copy.paging!.faults >= 1);
+  await sleep(20);
+  fail(new Error('gone'));
+  expect(await stopOf(copy)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
+  const begun = performance.now();
+  await copy.close();
+  expect(performance.now() - begun).toBeLessThan(5000);
+});
+
+it('a memory file that is cut short while the machine runs on it ends the machine', async () => {
+  const snapshot = await savedPattern();
+  const vm = await onDemand(snapshot);
+  const blobs = join(snapshot.store.path, 'blobs', 'sha256');
+  for (const name of readdirSync(blobs)) {
+    if (statSync(join(blobs, name)).size > MiB(4)) truncateSync(join(blobs, name), MiB(4));
+  }
+  await setGoing(vm);
+  const stop = await stopOf(vm);
+  expect(stop.error).toMatchObject({
+    code: 'ERR_PAGE_SOURCE',
+    message: expect.stringContaining('cut short'),
+  });
+});
+
+describe('with a page that never comes', () => {
+  async function waiting(): Promise<{ vm: Vm; signals: AbortSignal[] }> {
+    const snapshot = await savedPattern();
+    const signals: AbortSignal[] = [];
+    const vm = await onDemand(snapshot, {
+      source: await from(snapshot, 0x400000n, (_gpa, _length, signal) => {
+        signals.push(signal);
+        return never();
+      }),
+    });
+    await setGoing(vm);
+    await until('the guest waits for it', () => signals.length > 0);
+    return { vm, signals };
+  }
+
+  it('the machine can be closed', async () => {
+    const { vm, signals } = await waiting();
+    await vm.close();
+    expect(vm.status).toBe('closed');
+    await until('the source hears of it', () => signals.every(({ aborted }) => aborted));
+  });
+
+  it('a fetch ends with the machine', async () => {
+    const { vm } = await waiting();
+    const fetching = expect(vm.pageIn()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await vm.close();
+    await fetching;
+  });
+
+  it('the machine can be killed, looked at and reset', async () => {
+    const { vm, signals } = await waiting();
+    const passes = count(vm);
+    await vm.kill();
+    expect(vm.status).toBe('poisoned');
+    expect(await stopOf(vm)).toMatchObject({ reason: 'killed' });
+    await until('the source hears of it', () => signals.every(({ aborted }) => aborted));
+    await until('what came can be read', () => {
+      try {
+        return count(vm) === passes;
+      } catch {
+        return false;
+      }
+    });
+    await vm.reset();
+    await verified(vm);
+    expect(word(vm, GUEST_ABI.ERRORS)).toBe(0n);
+  });
+
+  it('calls that need all memory are aborted by their signal, and nothing is lost', async () => {
+    const { vm } = await waiting();
+    const late = () => ({ signal: AbortSignal.timeout(30) });
+    const store = await newStore();
+    await expect(vm.pageIn(late())).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await expect(vm.snapshot({ store, ...late() })).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await expect(vm.fork({ count: 1, ...late() })).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await expect(vm.dirty({ ...late() }).next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    expect(await store.list()).toEqual([]);
+    expect(vm.status).toBe('running');
+    expect(vm.paging).toMatchObject({ active: true });
+  });
+
+  it('the native calls themselves refuse instead of waiting', async () => {
+    const snapshot = await savedPattern();
+    const vm = await onDemand(snapshot, { source: { read: never } });
+    await expect(vm.memory.removeSlot(0)).rejects.toMatchObject({
+      code: 'ERR_STATE',
+      message: expect.stringContaining('pageIn'),
+    });
+    // These need no memory.
+    await vm.vcpus[0]!.getRegs();
+    await vm.saveState();
+    await vm.reset();
+    await verified(vm);
+    await vm.pause();
+    const other = await onDemand(snapshot, { source: { read: never } });
+    await other.memory.addSlot({ slot: 7, gpa: 0x40000000n, size: 4096 });
+    expect(other.memory.read(0x40000000n, 1)).toHaveLength(1);
+  });
+});
+
+it('machines on demand come and go while their pages are on the way', async () => {
+  const guest = await bootGuest('counter');
+  using snapshot = await guest.snapshot({ store: await newStore() });
+  for (let round = 0; round < 30; round++) {
+    const source: PageSource = {
+      read: async (_gpa, length) => {
+        await sleep(round % 4);
+        return new Uint8Array(length);
+      },
+    };
+    const vm = tracked(
+      await snapshot.restore({
+        paging: { ...(round % 2 ? { source } : {}), prefetch: [{ gpa: 0n, count: 4096 }] },
+      }),
+    );
+    await vm.start();
+    void vm.pageIn().catch(() => undefined);
+    await sleep(round % 5);
+    if (round % 3 === 0) await vm.kill();
+    await vm.close();
+  }
+});
