@@ -21,7 +21,7 @@ import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
 import { OutputGate, OutputStream } from './output.js';
-import type { Point } from './point.js';
+import { machineAt, type Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
 import { Stops } from './stops.js';
@@ -99,9 +99,7 @@ export class Vm implements AsyncDisposable {
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
-      const native = await inTurn(() =>
-        nativeBinding().createMachine(machine, events, origin.image),
-      );
+      const native = await machineAt(origin, events);
       const vm = new Vm(native, config, events);
       vm.#origin = origin;
       return vm;
