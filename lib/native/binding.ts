@@ -333,10 +333,11 @@ export interface NativeMark {
 export interface NativeImage {
   readonly regions: { gpa: bigint; size: number }[];
   /**
-   * Copies together what lies in very many pieces, as the first machine made from it would do on the
-   * calling thread. ERR_SNAPSHOT_CORRUPT when a file was cut short.
+   * To be called before each machine that is made from it. Copies together what lies in very many pieces,
+   * in the background; undefined when there is nothing to do, as for the first machine, unless it cannot be
+   * mapped without. ERR_SNAPSHOT_CORRUPT when a file was cut short.
    */
-  prepare(): { done: Promise<void>; cancel(): void };
+  prepare(): { done: Promise<void>; cancel(): void } | undefined;
   mark(): NativeMark;
   /** Whether a machine with this image comes from the memory that was marked. */
   isRelatedTo(mark: NativeMark): boolean;

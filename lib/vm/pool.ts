@@ -2,10 +2,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeMachine } from '../native/binding.js';
-import { nativeBinding } from '../native/load.js';
 import { throwIfAborted } from './abort.js';
 import type { MemorySnapshot } from './memory-snapshot.js';
-import type { Point } from './point.js';
+import { machineAt, type Point } from './point.js';
 import type { Snapshot } from './snapshot.js';
 import { inTurn } from './turns.js';
 import { Vm } from './vm.js';
@@ -166,11 +165,7 @@ export class Pool implements AsyncDisposable {
   }
 
   async #make(): Promise<NativeMachine> {
-    const native = await nativeBinding().createMachine(
-      this.#point.machine,
-      SILENT,
-      this.#point.image,
-    );
+    const native = await machineAt(this.#point, SILENT);
     this.#made++;
     return native;
   }

@@ -80,9 +80,7 @@ export class Snapshot implements HasPoint, Disposable {
     const from = typeof store === 'string' ? await SnapshotStore.open(store) : store;
     const loaded = await from.load(ref);
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
-    const opened = openImage(loaded);
-    await opened;
-    snapshot.#opened = opened;
+    snapshot.#opened = Promise.resolve(openImage(loaded));
     return snapshot;
   }
 
@@ -230,17 +228,13 @@ function pointOf(
   return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
 }
 
-/** From so many extents on an image may take long to prepare: kMostExtents of memory/compose.h. */
-const MANY_EXTENTS = 2048;
-
-async function openImage(loaded: LoadedSnapshot): Promise<Opened> {
+function openImage(loaded: LoadedSnapshot): Opened {
   try {
     const image = nativeBinding().imageFromFiles(
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
       loaded.extents,
     );
-    if (loaded.extents.length > MANY_EXTENTS) await image.prepare().done;
     return { loaded, image };
   } finally {
     // The image has its own, and goes with the snapshot when that is forgotten.

@@ -24,7 +24,7 @@ import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
 import { OutputGate, OutputStream } from './output.js';
 import { PageServer, type PagingFacts, type PagingPlan, type WorkingSet } from './paging.js';
-import type { Point } from './point.js';
+import { machineAt, type Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
 import { Stops } from './stops.js';
@@ -103,9 +103,7 @@ export class Vm implements AsyncDisposable {
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
-      const native = await inTurn(() =>
-        nativeBinding().createMachine(machine, events, origin.image, paging?.native),
-      );
+      const native = await machineAt(origin, events, paging?.native);
       const vm = new Vm(native, config, events);
       vm.#origin = origin;
       if (paging) await vm.#enter(events.pageServer);

@@ -195,7 +195,8 @@ Napi::Value ImageObject::changed_since(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ImageObject::prepare(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&] {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    if (!image()->wants_preparing()) return info.Env().Undefined();
     auto work = [image = image()](WorkControl&) {
       image->prepare();
       return true;

@@ -249,10 +249,14 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     Napi::Env env = info.Env();
-    auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
-                    Machine& machine) { return machine.reset(*instant, image); };
-    return machine_->resets_fast() ? instant_job(env, Access::Reset, work, life_to_js)
-                                   : standing_job(env, Access::Reset, work, life_to_js);
+    std::shared_ptr<const Image> image = image_of(env, info[1]);
+    // To map it, if it is another than the machine has, takes long.
+    bool fast = machine_->resets_fast() && !image->is_scattered();
+    auto work = [instant = prepared_of(env, info[0]), image](Machine& machine) {
+      return machine.reset(*instant, image);
+    };
+    return fast ? instant_job(env, Access::Reset, work, life_to_js)
+                : standing_job(env, Access::Reset, work, life_to_js);
   });
 }
 

@@ -14,6 +14,9 @@ namespace kvmsnap {
 
 namespace {
 
+// Extents in a row that may lie over another, which goes on behind them.
+constexpr ptrdiff_t kMostOver = 4;
+
 [[noreturn]] void refuse(const std::string& what) { throw Error("ERR_SNAPSHOT_FORMAT", what); }
 
 void check_regions(const std::vector<GpaRange>& regions) {
@@ -218,11 +221,60 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
 
 void Image::prepare() const {
   std::call_once(prepared_, [this] { composed_ = composed(*this); });
+  is_prepared_ = true;
+}
+
+bool Image::is_scattered() const { return extents_.size() > kMostExtents && !is_prepared_; }
+
+bool Image::wants_preparing() const {
+  return is_scattered() && (is_used_.exchange(true) || extents_.size() > kMostExtentsOnce);
+}
+
+// Where the file of `extent` goes on in its place after a few others that lie over it, up to the
+// end of the last such piece.
+uint64_t Image::reach_of(std::vector<Extent>::const_iterator extent) const {
+  uint64_t reach = extent->end();
+  uint64_t end = reach;
+  auto last = extent;
+  for (auto next = extent + 1; next != extents_.end() && next->gpa == end; ++next) {
+    end = next->end();
+    if (next->file == extent->file && next->offset - extent->offset == next->gpa - extent->gpa) {
+      reach = end;
+      last = next;
+    } else if (next - last > kMostOver) {
+      break;
+    }
+  }
+  return reach;
 }
 
 void Image::place(uint64_t gpa, uint64_t size, uint8_t* host) const {
-  prepare();
-  (composed_ == nullptr ? *this : *composed_).map(gpa, size, host);
+  if (extents_.size() > kMostExtentsOnce) prepare();
+  if (is_prepared_ && composed_ != nullptr) return composed_->place(gpa, size, host);
+  // One mapping for all pieces of a file that others cut, and those over it, are fewer than one for
+  // each piece.
+  uint64_t end = gpa + size;
+  uint64_t done = gpa;
+  std::vector<Extent>::const_iterator below;
+  uint64_t covered = gpa;
+  for (auto extent = extent_after(gpa); extent != extents_.end() && extent->gpa < end; ++extent) {
+    uint64_t start = std::max(extent->gpa, gpa);
+    uint64_t stop = std::min(extent->end(), end);
+    if (start > done) map_fixed(host + (done - gpa), start - done, MAP_ANONYMOUS, -1, 0);
+    done = stop;
+    if (start < covered) {
+      bool shows =
+          extent->file == below->file && extent->offset - below->offset == extent->gpa - below->gpa;
+      if (shows) continue;
+    } else {
+      below = extent;
+      covered = std::min(reach_of(extent), end);
+      stop = covered;
+    }
+    map_fixed(host + (start - gpa), stop - start, 0, files_[extent->file]->fd(),
+              extent->offset + (start - extent->gpa));
+  }
+  if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
 }
 
 std::optional<uint64_t> Image::next_data(uint64_t gpa, uint64_t end) const {

@@ -1,6 +1,7 @@
 // An image: immutable guest memory, as extents of files. What no extent covers is zeros.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -69,11 +70,17 @@ class Image {
   /// Maps [gpa, gpa + size) copy-on-write over the host addresses at `host`, which must be
   /// reserved. One mmap for each extent and each gap. No page is read.
   void map(uint64_t gpa, uint64_t size, uint8_t* host) const;
-  /// The same for one that machines are made from: where its extents are very many, they are copied
-  /// together at first, once (see composed).
+  /// The same, faster, for memory that nobody uses yet: on an exception it may hold anything. What
+  /// `prepare` made is mapped, once it is there; of too many extents `place` makes it itself.
   void place(uint64_t gpa, uint64_t size, uint8_t* host) const;
-  /// Does what `place` does at first.
+
+  /// Copies very many extents together, once (see composed): milliseconds, or many of them.
   void prepare() const;
+  /// Whether that is still to be done for extents as many as these.
+  bool is_scattered() const;
+  /// To be asked before each machine that is made from it: whether to `prepare` before. Not for the
+  /// first, if it can be mapped without: it may stay the only one.
+  bool wants_preparing() const;
 
   /// The first address from `gpa` on, below `end`, where there may be anything but zeros.
   std::optional<uint64_t> next_data(uint64_t gpa, uint64_t end) const;
@@ -86,6 +93,7 @@ class Image {
   /// The first extent that ends after `gpa`.
   std::vector<Extent>::const_iterator extent_after(uint64_t gpa) const;
   std::vector<GpaRange> find_content() const;
+  uint64_t reach_of(std::vector<Extent>::const_iterator extent) const;
 
   std::vector<GpaRange> regions_;
   std::vector<std::shared_ptr<const BackingFile>> files_;
@@ -94,6 +102,8 @@ class Image {
   mutable std::once_flag prepared_;
   /// The same bytes in fewer extents; null: this one has few.
   mutable std::shared_ptr<const Image> composed_;
+  mutable std::atomic<bool> is_prepared_ = false;
+  mutable std::atomic<bool> is_used_ = false;
   mutable std::once_flag content_found_;
   mutable std::vector<GpaRange> content_;
 };

@@ -31,6 +31,14 @@ export const GROUPS = [
     ]),
   },
   {
+    name: 'chain',
+    floorGroups: ['files'],
+    figures: [
+      only({ name: 'restore_chain_ready', floor: 'restore_file_ready' }),
+      only({ name: 'restore_flat_ready', floor: 'restore_file_ready' }),
+    ],
+  },
+  {
     name: 'fork',
     floorGroups: ['forks'],
     figures: both([

@@ -17,9 +17,9 @@ namespace {
 using Bytes = std::vector<uint8_t>;
 
 // Neither begins nor ends at a granule, and they touch.
-const std::vector<GpaRange> kRegions = {{0x3000, 3 * kGranule}, {0x3000 + 3 * kGranule, kGranule}};
+const std::vector<GpaRange> kRegions = {{0x3000, 5 * kGranule}, {0x3000 + 5 * kGranule, kGranule}};
 constexpr uint64_t kBase = 0x3000;
-constexpr uint64_t kSize = 4 * kGranule;
+constexpr uint64_t kSize = 6 * kGranule;
 constexpr uint64_t kPages = kSize / kPageSize;
 
 struct Sample {
@@ -116,12 +116,20 @@ TEST_CASE("compose: placed memory is that of the image, and its extents are what
   Random random(17);
   Sample sample(random, 30, [](uint64_t) { return true; });
   size_t extents = sample.image->extents().size();
+  REQUIRE(extents > kMostExtents);
+  CHECK(sample.image->is_scattered());
+  // The first machine may be the only one.
+  CHECK_FALSE(sample.image->wants_preparing());
+  CHECK(sample.image->wants_preparing());
   for (int round = 0; round < 2; round++) {
+    if (round == 1) sample.image->prepare();
     Mapping range(kSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
     sample.image->place(kBase, kSize, range.get());
     REQUIRE(Bytes(range.get(), range.get() + kSize) == sample.bytes);
   }
   CHECK(sample.image->extents().size() == extents);
+  CHECK_FALSE(sample.image->is_scattered());
+  CHECK_FALSE(sample.image->wants_preparing());
 }
 
 TEST_CASE("compose: a file that was cut short is an error") {

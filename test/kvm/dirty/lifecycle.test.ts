@@ -13,9 +13,12 @@ import {
   harvester,
   machineFor,
   missed,
+  requireTracker,
+  whyNoTracker,
   write,
 } from '../support/dirtier.js';
-import { createVm, setWord, tracked, untilCounted } from '../support/machines.js';
+import { rounds } from '../support/host.js';
+import { createVm, setWord, tracked, until, untilCounted } from '../support/machines.js';
 import { copiesOf } from '../support/restored.js';
 import { scratch } from '../support/scratch.js';
 import { bootWriter } from '../support/writer.js';
@@ -25,19 +28,25 @@ const refused = (code: string, message: RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) });
 
 describe.each(TRACKERS)('the loop with %s', (tracker) => {
+  requireTracker(tracker);
+
   it('gives an epoch each time, and leaves the machine as it was', async () => {
     const vm = await bootDirtier(machineFor(tracker));
     const slots = vm.memory.slots();
     begin(vm, { pages: 2 ** 40, range: 50, journal: false });
+    const writes = () => vm.memory.read(DIRTY_BASE, 8).readBigUInt64LE();
     const epochs: DirtyEpoch[] = [];
     const started = performance.now();
     for await (const epoch of vm.dirty({ tracker, every: 20 })) {
       epochs.push(epoch);
       if (epochs.length === 4) break;
+      // On a slow host the guest may not come round within 20 ms.
+      const before = writes();
+      await until('the guest writes its first page again', () => writes() > before);
     }
     expect(performance.now() - started).toBeGreaterThan(75);
+    for (const epoch of epochs.slice(1)) expectNone(missed([Number(DIRTY_BASE / 4096n)], epoch));
     for (const epoch of epochs) {
-      expectNone(missed([Number(DIRTY_BASE / 4096n)], epoch));
       expect(epoch.harvestUs).toBeGreaterThan(0);
       expect(epoch.lostUs).toBeGreaterThan(0);
     }
@@ -54,7 +63,7 @@ describe.each(TRACKERS)('the loop with %s', (tracker) => {
     const vm = await bootDirtier(machineFor(tracker));
     const store = `${scratch()}/store`;
     const { next, stop } = await harvester(vm, tracker);
-    for (let round = 1; round <= 3; round++) {
+    for (let round = 1; round <= rounds(3); round++) {
       const before = await write(vm, { pages: 300, seed: round, range: 2000 });
       (await vm.snapshot({ store, durable: false })).close();
       const after = await write(vm, { pages: 300, seed: round + 9, range: 2000 });
@@ -111,6 +120,15 @@ describe('the loop', () => {
     await vm.memory.setSlotFlags(0, {});
     expect((await first(vm)).done).toBe(false);
   });
+
+  it.each(TRACKERS.filter(whyNoTracker))(
+    'with %s, which the kernel lacks, is refused',
+    async (tracker) => {
+      const vm = await createVm(SMALL);
+      await expect(first(vm, tracker)).rejects.toEqual(refused('ERR_SYSTEM', /Linux 6\..*bitmap/));
+      expect((await first(vm)).done).toBe(false);
+    },
+  );
 
   it('takes rings of sizes that KVM takes', async () => {
     for (const dirtyRing of [0, -1, 1.5, 1000, 128, 1 << 20, 2 ** 31]) {
@@ -208,7 +226,7 @@ describe('the loop', () => {
   it('works on a machine that was restored, whose memory is copy-on-write', async () => {
     const origin = await bootDirtier();
     await write(origin, { pages: 100 });
-    for (const tracker of TRACKERS) {
+    for (const tracker of TRACKERS.filter((name) => !whyNoTracker(name))) {
       const [vm] = tracker === 'ring' ? [] : await copiesOf(origin, 1, 'resume');
       if (!vm) continue;
       if (tracker === 'uffd-wp') {

@@ -13,6 +13,7 @@ import {
   journal,
   machineFor,
   missed,
+  requireTracker,
   write,
 } from '../support/dirtier.js';
 import { rounds } from '../support/host.js';
@@ -21,6 +22,8 @@ const HIGH = 0x100000000n;
 const RANGE = 24_000;
 
 describe.each(TRACKERS)('the tracker %s', (tracker) => {
+  requireTracker(tracker);
+
   it('misses no page, in order and at random, 1 to 20000 in an epoch', async () => {
     const vm = await bootDirtier(machineFor(tracker));
     const { next, stop } = await harvester(vm, tracker);

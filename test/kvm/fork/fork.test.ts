@@ -9,6 +9,7 @@ import {
   bootGuest,
   count,
   createGuest,
+  createVm,
   setWord,
   tracked,
   untilCounted,
@@ -160,6 +161,28 @@ describe('forks', () => {
     await Promise.all(forks.map((fork) => fork.close()));
     // And the layer with what the writer has written since its first fork.
     expect(openFiles()).toBeLessThanOrEqual(before.files + 1);
+  });
+
+  it('of memory in very many pieces: they are put together beside the event loop, once', async () => {
+    const vm = await createVm({ memory: MiB(32), irqchip: false });
+    await (await vm.fork())[0]!.close();
+    const page = Buffer.alloc(4096, 0x5a);
+    for (let at = 0; at < MiB(32); at += 3 * 4096) vm.memory.write(BigInt(at), page);
+    using snapshot = await vm.snapshot();
+    const expected = vm.memory.read(0n, MiB(32));
+    for (const beside of [false, true, false]) {
+      let turned = false;
+      const turn = setImmediate(() => {
+        turned = true;
+      });
+      const machine = tracked(await snapshot.restore());
+      clearImmediate(turn);
+      // The first is mapped as it is; the second waits for the copy, which those after it have.
+      if (beside) expect(turned).toBe(true);
+      expect(machine.memory.read(0n, MiB(32)).equals(expected)).toBe(true);
+      await machine.reset(snapshot);
+      expect(machine.memory.read(0n, MiB(32)).equals(expected)).toBe(true);
+    }
   });
 
   it('that cannot all be made: none is left, or each says why', async () => {

@@ -1,9 +1,10 @@
 /** The guest `dirtier`, and dirty epochs held against what it did. */
-import { expect } from 'vitest';
+import { beforeEach, expect } from 'vitest';
 import { forEachPage, type TrackerName } from '../../../lib/dirty/epoch.js';
 import type { DirtyEpoch, Vm, VmOptions } from '../../../lib/index.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
+import { kernelSince } from './host.js';
 import { createGuest, setWord, until, word } from './machines.js';
 import { startOthersAsFirst } from './multi.js';
 
@@ -121,6 +122,27 @@ export async function harvester(vm: Vm, tracker: TrackerName): Promise<Harvester
 /** Options that a machine needs for a tracker. */
 export const machineFor = (tracker: TrackerName): VmOptions =>
   tracker === 'ring' ? { dirtyRing: 1024 } : {};
+
+/** Kernels that have what a tracker needs, from the first on: docs/dirty-tracking.md. */
+const NEEDS: Partial<Record<TrackerName, [major: number, minor: number]>> = {
+  pagemap: [6, 7],
+  'uffd-wp': [6, 4],
+};
+
+/** Why a tracker cannot work on this kernel, if it cannot. */
+export function whyNoTracker(tracker: TrackerName): string | undefined {
+  const needs = NEEDS[tracker];
+  if (!needs || kernelSince(...needs)) return undefined;
+  return `the tracker ${tracker} needs Linux ${needs.join('.')}`;
+}
+
+/** For the tests of one tracker: where the kernel lacks what it needs they are skipped. */
+export function requireTracker(tracker: TrackerName): void {
+  const reason = whyNoTracker(tracker);
+  if (reason === undefined) return;
+  console.warn(`SKIPPED: ${reason}`);
+  beforeEach((context) => context.skip(reason));
+}
 
 /** Every page from `first` on, `count` of them, must be named; a few more may. */
 export function expectNone(pages: number[]): void {

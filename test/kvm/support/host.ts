@@ -1,6 +1,6 @@
 /** What the machine that runs these tests is like. */
 import { accessSync, constants, readFileSync } from 'node:fs';
-import { freemem, totalmem } from 'node:os';
+import { freemem, release, totalmem } from 'node:os';
 
 /** In the emulated hardware host (docs/testing.md) everything takes 5 to 20 times as long. */
 export const SLOWDOWN = process.env.KVMSNAP_EMULATED_HOST === '1' ? 10 : 1;
@@ -35,3 +35,9 @@ export const availableMemory = (): number => {
   return line ? Number(line[1]) * 1024 : freemem();
 };
 export const installedMemory = totalmem;
+
+/** Whether the kernel is of that version, or newer. */
+export function kernelSince(major: number, minor: number): boolean {
+  const [, hasMajor, hasMinor] = /^(\d+)\.(\d+)/.exec(release()) ?? [];
+  return Number(hasMajor) > major || (Number(hasMajor) === major && Number(hasMinor) >= minor);
+}
