@@ -82,6 +82,18 @@ export function fillMemory(vm, memory) {
   }
 }
 
+/** The instant of a machine full of noise, in memory. */
+export async function snapshotFilled(kind, memory) {
+  const vm = await createMachine(kind, memory);
+  try {
+    fillMemory(vm, memory);
+    await setPages(vm, 10);
+    return await vm.snapshot();
+  } finally {
+    await vm.close();
+  }
+}
+
 /** Where the guest's last page of a pass is. */
 const lastOf = (pages) => gpaOf(Number(GUEST_ABI.PAGES) + (pages - 1) * 4096);
 
