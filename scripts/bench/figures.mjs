@@ -1,13 +1,21 @@
 // Which figures there are. A figure has the name that the floor program gives the same work; `floor` is
-// there where the names differ. `aim` is the greatest ratio to the floor that is good enough. Each
-// group is a pair: groups/NAME.mjs measures the product, and the floor program's groups what it is
-// compared with. A new figure is a line here and a `record` there.
+// there where the names differ, and null where the floor has no such work. `aim` is the greatest ratio to
+// the floor that is good enough, `limit` the longest time. Each group is a pair: groups/NAME.mjs measures
+// the product, and the floor program's groups what it is compared with. A new figure is a line here and a
+// `record` there.
+
+/** What the writing guests of the group `pause` write over and over. */
+export const LATER_MIB = 16;
 
 const both = (figures) =>
   figures.flatMap(({ name, floor = name, ...rest }) => [
     { name, floor, ...rest },
     { name: `full_${name}`, floor: `full_${floor}`, ...rest },
   ]);
+
+// Microseconds: for the first freeze of a machine, and for a later one, by what it has written since.
+const FIRST_PAUSE = { usPerGiB: 5000 };
+const laterPause = (dirtyMiB) => ({ us: 1000 + 100 * dirtyMiB });
 
 const only = ({ name, floor = name, ...rest }) => ({ name, floor, ...rest });
 
@@ -62,9 +70,33 @@ export const GROUPS = [
     floorGroups: ['freeze'],
     figures: [
       only({ name: 'freeze_pause_idle' }),
-      only({ name: 'freeze_pause_populated_idle' }),
-      only({ name: 'freeze_pause_populated' }),
+      only({ name: 'freeze_pause_populated_idle', limit: FIRST_PAUSE }),
+      only({ name: 'freeze_pause_populated', limit: FIRST_PAUSE }),
     ],
+  },
+  {
+    name: 'pause',
+    floorGroups: [],
+    figures: ['later', 'increment'].flatMap((kind) => [
+      only({ name: `${kind}_pause_idle`, floor: null, limit: laterPause(0) }),
+      only({ name: `${kind}_pause_writing`, floor: null, limit: laterPause(LATER_MIB) }),
+    ]),
+  },
+  {
+    name: 'harvest',
+    floorGroups: ['dirty'],
+    figures: [
+      ['bitmap', 'bitmap'],
+      ['bitmap_manual', 'manual'],
+      ['ring', 'ring'],
+    ].flatMap(([name, inFloor]) => [
+      only({
+        name: `harvest_${name}_4000_pages`,
+        floor: `dirty_${inFloor}_harvest_4000_pages`,
+        aim: 1.5,
+      }),
+      only({ name: `epoch_${name}_4000_pages`, floor: `dirty_${inFloor}_harvest_4000_pages` }),
+    ]),
   },
   {
     name: 'save',
@@ -83,4 +115,10 @@ export function selectGroups(pattern) {
     ...group,
     figures: group.figures.filter(({ name }) => pattern.test(name)),
   })).filter(({ figures }) => figures.length > 0);
+}
+
+/** The longest time that is good enough for a machine of that size, in microseconds, if there is one. */
+export function limitOf({ limit }, memoryMiB) {
+  if (limit === undefined) return undefined;
+  return (limit.us ?? 0) + ((limit.usPerGiB ?? 0) * memoryMiB) / 1024;
 }

@@ -6,6 +6,7 @@ const run = promisify(execFile);
 
 /** Samples in microseconds, by name. */
 export async function measureFloor(program, groups, { memoryMiB, runs, slowRuns, scratch }) {
+  if (groups.length === 0) return new Map();
   const { stdout } = await run(program, [
     ...['--memory', String(memoryMiB), '--dir', scratch, '--only', groups.join()],
     ...['--runs', String(runs), '--slow-runs', String(slowRuns), '--samples'],

@@ -24,7 +24,28 @@ export const figureOf = (kind, name) => (kind === 'full' ? `full_${name}` : name
 
 const guest = { image: readGuest('touch'), mode: 'long', ring: 3 };
 
-export const createMachine = (kind, memory) => Vm.create({ bare: guest, memory, ...KINDS[kind] });
+export async function createMachine(kind, memory, options = {}) {
+  const vm = await Vm.create({ bare: guest, memory, ...KINDS[kind], ...options });
+  if (memory > HOLE_START) await foldHole(vm, memory);
+  return vm;
+}
+
+// RAM is a second region from 4 GiB on when it is more than 3 GiB.
+const HOLE_START = Number(GUEST_ABI.LOW_END);
+const HOLE = GUEST_ABI.HIGH_START - GUEST_ABI.LOW_END;
+const gpaOf = (offset) => BigInt(offset) + (offset < HOLE_START ? 0n : HOLE);
+
+/**
+ * Lets the guest see its RAM as one run of addresses, so that it can write all of it in a pass: each
+ * entry of its page directory pointers from the hole on becomes the one after it.
+ */
+async function foldHole(vm, memory) {
+  const { cr3 } = await vm.vcpus[0].getSregs();
+  const table = vm.memory.read(cr3, 8).readBigUInt64LE() & ~0xfffn;
+  const entries = Math.ceil((memory - HOLE_START) / 2 ** 30) * 8;
+  const at = table + (GUEST_ABI.LOW_END >> 30n) * 8n;
+  vm.memory.write(at, vm.memory.read(at + 8n, entries));
+}
 
 /**
  * How many pages the guest writes in a pass. IOPL 3, as the floor's guest has it: KVM then need not
@@ -36,6 +57,12 @@ export const setPages = (vm, pages) => vm.vcpus[0].setRegs({ r15: BigInt(pages),
 export async function runToReady(vm) {
   const exit = await vm.vcpus[0].run();
   assert(exit.kind === 'io' && exit.port === GUEST_ABI.PORT_READY, `exit ${exit.kind}`);
+}
+
+/** One pass over its pages. */
+export async function runToPass(vm) {
+  const exit = await vm.vcpus[0].run();
+  assert(exit.kind === 'io' && exit.port === GUEST_ABI.PORT_PASS, `exit ${exit.kind}`);
 }
 
 export const pagesOf = (memory) => (memory - Number(GUEST_ABI.PAGES)) / 4096;
@@ -51,15 +78,61 @@ export function fillMemory(vm, memory) {
   const bytes = Buffer.from(words.buffer);
   for (let at = Number(GUEST_ABI.PAGES); at < memory; at += bytes.length) {
     words[0] = BigInt(at);
-    vm.memory.write(BigInt(at), bytes.subarray(0, Math.min(bytes.length, memory - at)));
+    vm.memory.write(gpaOf(at), bytes.subarray(0, Math.min(bytes.length, memory - at)));
   }
 }
 
-/** Resolves once the guest has written the last page of a pass. */
-export async function passDone(vm, pages) {
-  const last = GUEST_ABI.PAGES + BigInt(pages - 1) * 4096n;
-  while (vm.memory.read(last, 8).readBigUInt64LE() !== 1n) {
+/** The instant of a machine full of noise, in memory. */
+export async function snapshotFilled(kind, memory) {
+  const vm = await createMachine(kind, memory);
+  try {
+    fillMemory(vm, memory);
+    await setPages(vm, 10);
+    return await vm.snapshot();
+  } finally {
+    await vm.close();
+  }
+}
+
+/** Where the guest's last page of a pass is. */
+const lastOf = (pages) => gpaOf(Number(GUEST_ABI.PAGES) + (pages - 1) * 4096);
+
+async function untilLast(vm, pages) {
+  while (vm.memory.read(lastOf(pages), 8).readBigUInt64LE() !== 1n) {
     await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+/**
+ * A full machine whose guest has written `pages` pages once and is writing the first `later` of them over
+ * and over.
+ */
+export async function startPopulated(memory, pages, later) {
+  const vm = await createMachine('full', memory);
+  try {
+    await setPages(vm, pages);
+    await vm.start();
+    await untilLast(vm, pages);
+    if (later !== pages) {
+      await vm.pause();
+      // The pass that it is in ends with this page.
+      await vm.vcpus[0].setRegs({ r15: BigInt(later), rcx: 1n });
+      await vm.start();
+      await untilWritten(vm, later);
+    }
+    return vm;
+  } catch (error) {
+    await vm.close();
+    throw error;
+  }
+}
+
+/** Resolves once the running guest has written each of these pages since the call. */
+export async function untilWritten(vm, pages) {
+  for (let pass = 0; pass < 2; pass++) {
+    // Of a pass that may have begun before; then of one that has not.
+    vm.memory.write(lastOf(pages), new Uint8Array(8));
+    await untilLast(vm, pages);
   }
 }
 

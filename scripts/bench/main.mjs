@@ -7,10 +7,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { packageRoot } from '../build/compile.mjs';
 import { buildFloor } from './build-floor.mjs';
-import { selectGroups } from './figures.mjs';
+import { limitOf, selectGroups } from './figures.mjs';
 import { measureFloor } from './floor.mjs';
 import { hostFacts, load } from './host.mjs';
-import { parseOptions, USAGE, UsageError } from './options.mjs';
+import { parseOptions, samplesOf, USAGE, UsageError } from './options.mjs';
+import { availableMiB, formatSize, neededMiB } from './sizes.mjs';
 import { combine } from './statistics.mjs';
 import { formatHost, formatTable } from './table.mjs';
 
@@ -50,23 +51,33 @@ async function measureRound(group, program, settings, floorFirst, rounds) {
   for (const figure of group.figures) {
     rounds.get(figure.name).push({
       product: product.get(figure.name) ?? [],
-      floor: floor.get(figure.floor) ?? [],
+      floor: figure.floor === null ? [] : (floor.get(figure.floor) ?? []),
     });
   }
 }
 
-async function measureAll(groups, options, scratch) {
+function requireMemory(memoryMiB) {
+  const [needed, available] = [neededMiB(memoryMiB), availableMiB()];
+  if (available < needed) {
+    throw new UsageError(
+      `machines of ${formatSize(memoryMiB)} need ${needed} MiB of memory, and ${available} are available`,
+    );
+  }
+}
+
+async function measureAll(groups, memoryMiB, options, scratch) {
+  requireMemory(memoryMiB);
   const program = buildFloor();
-  const { memoryMiB, runs, slowRuns } = options;
+  const { rounds: most, runs, slowRuns } = samplesOf(memoryMiB, options);
   const settings = { memoryMiB, memory: memoryMiB * 2 ** 20, runs, slowRuns, scratch };
   const rounds = new Map(groups.flatMap(({ figures }) => figures.map(({ name }) => [name, []])));
   const started = performance.now();
   let longest = 0;
   let done = 0;
-  while (done < options.rounds) {
+  while (done < most) {
     const begun = performance.now();
     if (done > 0 && begun - started + longest > options.budgetMs) break;
-    process.stderr.write(`round ${done + 1} of ${options.rounds} ...\n`);
+    process.stderr.write(`${formatSize(memoryMiB)}: round ${done + 1} of ${most} ...\n`);
     for (const group of groups) {
       await measureRound(group, program, settings, done % 2 === 0, rounds);
     }
@@ -76,15 +87,38 @@ async function measureAll(groups, options, scratch) {
   return { rounds, done };
 }
 
-function resultsOf(groups, rounds) {
+function resultsOf(groups, memoryMiB, rounds) {
   return groups.flatMap(({ figures }) =>
-    figures.map(({ name, floor, aim }) => ({
-      name,
-      ...combine(rounds.get(name)),
-      floor_name: floor,
-      ...(aim === undefined ? {} : { aim }),
-    })),
+    figures.map((figure) => {
+      const limit = limitOf(figure, memoryMiB);
+      return {
+        name: figure.name,
+        memory_MiB: memoryMiB,
+        ...combine(rounds.get(figure.name)),
+        floor_name: figure.floor,
+        ...(figure.aim === undefined ? {} : { aim: figure.aim }),
+        ...(limit === undefined ? {} : { limit_us: limit }),
+      };
+    }),
   );
+}
+
+/** All figures for one size of memory. What it put on disk is gone afterwards. */
+async function measureSize(groups, memoryMiB, options) {
+  const scratch = mkdtempSync(path.join(options.directory ?? tmpdir(), 'kvmsnap-bench-'));
+  try {
+    const loadBefore = load();
+    const { rounds, done } = await measureAll(groups, memoryMiB, options, scratch);
+    const run = {
+      memory_MiB: memoryMiB,
+      load_before: loadBefore,
+      load_after: load(),
+      rounds: done,
+    };
+    return { results: resultsOf(groups, memoryMiB, rounds), run };
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 async function main(argv) {
@@ -93,24 +127,15 @@ async function main(argv) {
   const selected = selectGroups(options.only);
   if (selected.length === 0) throw new UsageError('--only matches no figure');
   const groups = await loadGroups(selected);
-  const scratch = mkdtempSync(path.join(options.directory ?? tmpdir(), 'kvmsnap-bench-'));
-  try {
-    const loadBefore = load();
-    const { rounds, done } = await measureAll(groups, options, scratch);
-    const results = resultsOf(groups, rounds);
-    const host = {
-      ...hostFacts(),
-      memory_MiB: options.memoryMiB,
-      load_before: loadBefore,
-      load_after: load(),
-      rounds: done,
-    };
-    console.log(`${formatHost(host)}\n\n${formatTable(results)}`);
-    if (options.json) {
-      writeFileSync(options.json, `${JSON.stringify({ results, host }, null, 2)}\n`);
-    }
-  } finally {
-    rmSync(scratch, { recursive: true, force: true });
+  const host = hostFacts();
+  const all = { results: [], host: { ...host, runs: [] } };
+  for (const memoryMiB of options.sizesMiB) {
+    const { results, run } = await measureSize(groups, memoryMiB, options);
+    console.log(`${formatHost(host, run)}\n\n${formatTable(results)}\n`);
+    all.results.push(...results);
+    all.host.runs.push(run);
+    // After each size: a later one may find too little memory.
+    if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 2)}\n`);
   }
 }
 

@@ -4,11 +4,13 @@ export interface BenchOptions {
   json: string | undefined;
   quick: boolean;
   only: RegExp;
-  memoryMiB: number;
+  sizesMiB: number[];
   directory: string | undefined;
-  rounds: number;
-  runs: number;
-  slowRuns: number;
+  rounds: number | undefined;
   budgetMs: number;
 }
 export function parseOptions(argv: string[]): BenchOptions | undefined;
+export function samplesOf(
+  memoryMiB: number,
+  options: Pick<BenchOptions, 'quick' | 'rounds'>,
+): { rounds: number; runs: number; slowRuns: number };

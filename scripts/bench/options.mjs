@@ -1,5 +1,6 @@
 // The command line of main.mjs.
 import { parseArgs } from 'node:util';
+import { parseSize, SIZES_ALLOWED } from './sizes.mjs';
 
 export const USAGE = `Usage: npm run bench -- [options]
 
@@ -9,9 +10,11 @@ Measures kvmsnap and, by turns in the same run, the bare ioctls that its work co
   --json FILE      also write the figures, and what they were measured on, as JSON
   --quick          fewer samples: ends within 50 s
   --only PATTERN   only figures whose name matches this regular expression
-  --memory MIB     guest memory (default 256; 32 to 2048)
+  --memory SIZE    guest memory: 64M, 256M (default), 1G, ... ${SIZES_ALLOWED}
+  --sizes A,B,...  the same for several sizes, one after the other
   --dir DIR        where stores and scratch files go (default: the system's temporary directory)
-  --rounds N       how often product and floor take turns (default 12; with --quick 5)
+  --rounds N       how often product and floor take turns (default 12, from 512M on 4;
+                   with --quick 5)
   --help`;
 
 /** A mistake of the caller: printed without a stack, exit status 2. */
@@ -23,6 +26,33 @@ function integer(name, text, least, most) {
     throw new UsageError(`--${name} takes a number from ${least} to ${most}, not "${text}"`);
   }
   return value;
+}
+
+function size(name, text) {
+  const mib = parseSize(text);
+  if (mib === undefined) {
+    throw new UsageError(`--${name} takes sizes of ${SIZES_ALLOWED}, such as 256M, not "${text}"`);
+  }
+  return mib;
+}
+
+function sizesOf({ memory, sizes }) {
+  if (memory !== undefined && sizes !== undefined) {
+    throw new UsageError('--memory and --sizes exclude each other');
+  }
+  if (sizes === undefined) return [size('memory', memory ?? '256M')];
+  return sizes.split(',').map((text) => size('sizes', text));
+}
+
+/** How many samples are taken of machines of that size. */
+export function samplesOf(memoryMiB, { quick, rounds }) {
+  const large = memoryMiB >= 512;
+  return {
+    rounds: rounds ?? (quick ? 5 : large ? 4 : 12),
+    // In each round: of work below a few milliseconds, and of longer work.
+    runs: quick ? 9 : 25,
+    slowRuns: quick || large ? 1 : 3,
+  };
 }
 
 function pattern(text) {
@@ -43,7 +73,8 @@ export function parseOptions(argv) {
         json: { type: 'string' },
         quick: { type: 'boolean', default: false },
         only: { type: 'string', default: '' },
-        memory: { type: 'string', default: '256' },
+        memory: { type: 'string' },
+        sizes: { type: 'string' },
         dir: { type: 'string' },
         rounds: { type: 'string' },
         help: { type: 'boolean', default: false },
@@ -54,17 +85,15 @@ export function parseOptions(argv) {
   }
   if (values.help) return undefined;
   const { quick } = values;
+  const sizesMiB = sizesOf(values);
   return {
     json: values.json,
     quick,
     only: pattern(values.only),
-    memoryMiB: integer('memory', values.memory, 32, 2048),
+    sizesMiB,
     directory: values.dir,
-    rounds: integer('rounds', values.rounds ?? (quick ? '5' : '12'), 1, 100),
-    // In each round: of work below a few milliseconds, and of longer work.
-    runs: quick ? 9 : 25,
-    slowRuns: quick ? 1 : 3,
-    // A round is not begun if it could end after this.
-    budgetMs: quick ? 45_000 : Number.POSITIVE_INFINITY,
+    rounds: values.rounds === undefined ? undefined : integer('rounds', values.rounds, 1, 100),
+    // Of each size: a round is not begun if it could end after this.
+    budgetMs: quick ? 40_000 / sizesMiB.length : Number.POSITIVE_INFINITY,
   };
 }

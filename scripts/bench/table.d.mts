@@ -2,8 +2,10 @@ import type { Combined } from './statistics.mjs';
 
 export interface Result extends Combined {
   name: string;
-  floor_name?: string;
+  floor_name?: string | null;
   aim?: number;
+  /** The longest time that is good enough. */
+  limit_us?: number;
 }
 export interface BenchHost {
   cpu: string;
@@ -11,6 +13,8 @@ export interface BenchHost {
   kernel: string;
   kvm: string;
   node: string;
+}
+export interface BenchRun {
   memory_MiB: number;
   load_before: number;
   load_after: number;
@@ -18,4 +22,5 @@ export interface BenchHost {
 }
 export function formatTime(us: number): string;
 export function formatTable(results: readonly Result[]): string;
-export function formatHost(host: BenchHost): string;
+export function formatColumns(columns: readonly string[], texts: readonly string[][]): string;
+export function formatHost(host: BenchHost, run: BenchRun): string;

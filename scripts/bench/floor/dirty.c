@@ -7,54 +7,63 @@
 #include "abi.h"
 #include "measure.h"
 
+// Pages are numbered by where they are in memory, whichever slot they are in.
 struct log {
   enum dirty_mode mode;
-  uint64_t *gfns, *bitmap;
+  uint64_t *pages, *bitmap;
 };
 
 static struct log open_log(enum dirty_mode mode, size_t memory_size) {
   const size_t pages = memory_size / kPage;
   struct log log = {
       .mode = mode,
-      .gfns = malloc(sizeof *log.gfns * (pages + kRingEntries)),
+      .pages = malloc(sizeof *log.pages * (pages + kRingEntries)),
       .bitmap = calloc(pages / 64 + 1, sizeof *log.bitmap),
   };
-  if (!log.gfns || !log.bitmap) die("malloc");
+  if (!log.pages || !log.bitmap) die("malloc");
   return log;
 }
 
 static void close_log(struct log* log) {
-  free(log->gfns);
+  free(log->pages);
   free(log->bitmap);
 }
 
-static size_t harvest_ring(struct machine* x, uint64_t* gfns) {
+static size_t harvest_ring(struct machine* x, uint64_t* pages) {
   size_t count = 0;
   for (;; x->ring_head++) {
     struct kvm_dirty_gfn* entry = &x->ring[x->ring_head % kRingEntries];
     // The kernel publishes an entry by its flags, and takes it back by them.
     if (!(__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) break;
-    gfns[count++] = entry->offset;
+    pages[count++] = slot_of(x->memory_size, entry->slot).offset / kPage + entry->offset;
     __atomic_store_n(&entry->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
   }
   if (ioctl(x->vm, KVM_RESET_DIRTY_RINGS, 0) < 0) die("KVM_RESET_DIRTY_RINGS");
   return count;
 }
 
-// Collects the pages written since the last call and arms their tracking again.
-static size_t harvest(struct machine* x, struct log* log) {
-  if (log->mode == kRing) return harvest_ring(x, log->gfns);
-  const size_t pages = x->memory_size / kPage;
-  struct kvm_dirty_log get = {.dirty_bitmap = log->bitmap};
+static size_t harvest_slot(struct machine* x, struct log* log, int slot, size_t count) {
+  const struct slot where = slot_of(x->memory_size, slot);
+  const size_t first = where.offset / kPage, pages = where.size / kPage;
+  struct kvm_dirty_log get = {.slot = slot, .dirty_bitmap = log->bitmap};
   if (ioctl(x->vm, KVM_GET_DIRTY_LOG, &get)) die("KVM_GET_DIRTY_LOG");
-  size_t count = 0;
   for (size_t word = 0; word < pages / 64; word++)
     for (uint64_t bits = log->bitmap[word]; bits; bits &= bits - 1)
-      log->gfns[count++] = word * 64 + __builtin_ctzll(bits);
+      log->pages[count++] = first + word * 64 + __builtin_ctzll(bits);
   if (log->mode == kManual) {
-    struct kvm_clear_dirty_log clear = {.num_pages = pages, .dirty_bitmap = log->bitmap};
+    struct kvm_clear_dirty_log clear = {
+        .slot = slot, .num_pages = pages, .dirty_bitmap = log->bitmap};
     if (ioctl(x->vm, KVM_CLEAR_DIRTY_LOG, &clear)) die("KVM_CLEAR_DIRTY_LOG");
   }
+  return count;
+}
+
+// Collects the pages written since the last call and arms their tracking again.
+static size_t harvest(struct machine* x, struct log* log) {
+  if (log->mode == kRing) return harvest_ring(x, log->pages);
+  size_t count = 0;
+  for (int i = 0; i < kSlots; i++)
+    if (slot_of(x->memory_size, i).size) count = harvest_slot(x, log, i, count);
   return count;
 }
 
@@ -109,7 +118,7 @@ static void measure_reset_of(const struct bench* b, enum machine_kind kind, int 
     double start = now_us();
     size_t count = harvest(&x, &log);
     for (size_t k = 0; k < count; k++) {
-      const size_t at = log.gfns[k] * kPage;
+      const size_t at = log.pages[k] * kPage;
       memcpy(x.memory + at, b->image_memory + at, kPage);
     }
     set_state(&x, pages);

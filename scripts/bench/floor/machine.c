@@ -44,14 +44,24 @@ void open_kvm(void) {
   DO(kvm_fd, KVM_GET_MSR_INDEX_LIST, &msr_list);
 }
 
-void write_guest(uint8_t* memory) {
+struct slot slot_of(size_t memory_size, int slot) {
+  const size_t low = memory_size < kHoleStart ? memory_size : kHoleStart;
+  if (slot == 0) return (struct slot){.size = low};
+  return (struct slot){.offset = kHoleStart, .size = memory_size - low, .gpa = kHoleEnd};
+}
+
+void write_guest(uint8_t* memory, size_t size) {
+  const uint64_t gib = (size + (1ull << 30) - 1) >> 30;
   memcpy(memory + 0x1000, guest_code, guest_code_end - guest_code);
   uint64_t* pml4 = (void*)(memory + 0x10000);
   uint64_t* pdpt = (void*)(memory + 0x11000);
   uint64_t* pd = (void*)(memory + 0x12000);
   pml4[0] = 0x11000 | 7;
-  for (uint64_t i = 0; i < 4; i++) pdpt[i] = (0x12000 + i * kPage) | 7;
-  for (uint64_t i = 0; i < 4 * 512; i++) pd[i] = i << 21 | 0x87;
+  for (uint64_t i = 0; i < gib; i++) pdpt[i] = (0x12000 + i * kPage) | 7;
+  for (uint64_t i = 0; i < gib * 512; i++) {
+    const uint64_t offset = i << 21;
+    pd[i] = (offset < kHoleStart ? offset : offset - kHoleStart + kHoleEnd) | 0x87;
+  }
 }
 
 struct template make_template(size_t size, int filled, uint8_t** memory) {
@@ -61,7 +71,7 @@ struct template make_template(size_t size, int filled, uint8_t** memory) {
   if (*memory == MAP_FAILED) die("mmap template");
   for (size_t i = GUEST_PAGES; filled && i < size; i += 8)
     *(uint64_t*)(*memory + i) = i * 0x9e3779b97f4a7c15ull;
-  write_guest(*memory);
+  write_guest(*memory, size);
   return t;
 }
 
@@ -89,12 +99,17 @@ struct machine create_machine(struct template t, enum dirty_mode mode, enum mach
     enable(x.vm, KVM_CAP_DIRTY_LOG_RING, kRingEntries * sizeof(struct kvm_dirty_gfn));
   if (mode == kManual) enable(x.vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1);
   x.memory = map_private(t, NULL);
-  struct kvm_userspace_memory_region region = {
-      .memory_size = t.size,
-      .userspace_addr = (uintptr_t)x.memory,
-      .flags = mode == kNone ? 0 : KVM_MEM_LOG_DIRTY_PAGES,
-  };
-  DO(x.vm, KVM_SET_USER_MEMORY_REGION, &region);
+  for (int i = 0; i < kSlots; i++) {
+    const struct slot slot = slot_of(t.size, i);
+    struct kvm_userspace_memory_region region = {
+        .slot = i,
+        .guest_phys_addr = slot.gpa,
+        .memory_size = slot.size,
+        .userspace_addr = (uintptr_t)x.memory + slot.offset,
+        .flags = mode == kNone ? 0 : KVM_MEM_LOG_DIRTY_PAGES,
+    };
+    if (slot.size) DO(x.vm, KVM_SET_USER_MEMORY_REGION, &region);
+  }
   // After the slot: KVM_SET_USER_MEMORY_REGION on a VM that already has an irqchip waits some
   // 10 ms for an SRCU grace period, 0.1 ms on one that has not.
   if (kind == kFull) {

@@ -50,8 +50,19 @@ _Noreturn void die(const char* what);
 
 void open_kvm(void);
 
-// Writes code, page tables (4 GiB, one to one, for ring 3) into guest memory.
-void write_guest(uint8_t* memory);
+// Memory beyond 3 GiB is a second slot, which begins at 4 GiB.
+#define kHoleStart (3ull << 30)
+#define kHoleEnd (4ull << 30)
+enum { kSlots = 2 };
+struct slot {
+  size_t offset, size;  // in the machine's memory; a size of 0: there is no such slot
+  uint64_t gpa;
+};
+struct slot slot_of(size_t memory_size, int slot);
+
+// Writes code and page tables for ring 3 into guest memory: an address is an offset in memory,
+// whichever slot it is in.
+void write_guest(uint8_t* memory, size_t size);
 
 // A memfd of `size` bytes with the guest in it, filled with noise if `filled`. `memory`: mapped
 // here.

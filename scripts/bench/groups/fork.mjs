@@ -1,22 +1,6 @@
 // New machines from a snapshot in memory: made from nothing (cold), and taken from a pool.
 import { Pool } from '../../../dist/index.js';
-import {
-  createMachine,
-  figureOf,
-  fillMemory,
-  measureRestores,
-  runToReady,
-  setPages,
-} from '../machines.mjs';
-
-async function snapshotOf(kind, memory) {
-  const vm = await createMachine(kind, memory);
-  fillMemory(vm, memory);
-  await setPages(vm, 10);
-  const snapshot = await vm.snapshot();
-  await vm.close();
-  return snapshot;
-}
+import { figureOf, measureRestores, runToReady, snapshotFilled } from '../machines.mjs';
 
 async function measurePooled(kind, snapshot, { runs, record, now }) {
   const pool = await Pool.create(snapshot, { size: 1, max: 2 });
@@ -35,7 +19,7 @@ async function measurePooled(kind, snapshot, { runs, record, now }) {
 
 export async function measure(context) {
   for (const kind of ['least', 'full']) {
-    const snapshot = await snapshotOf(kind, context.memory);
+    const snapshot = await snapshotFilled(kind, context.memory);
     const names = ['cold_fork_ready', 'cold_fork_first_exit'];
     await measureRestores(kind, snapshot, names, context);
     await measurePooled(kind, snapshot, context);

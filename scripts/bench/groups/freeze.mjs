@@ -1,28 +1,15 @@
 // How long a running machine stands still when its memory is frozen for the first time.
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { createMachine, pagesOf, passDone, setPages } from '../machines.mjs';
+import { pagesOf, startPopulated } from '../machines.mjs';
 
 /** `pages`: how many the guest has written; `later`: how many it writes over and over. */
-async function pauseOf(pages, later, { memory, scratch }) {
-  const store = join(scratch, 'freeze');
-  const vm = await createMachine('full', memory);
+async function pauseOf(pages, later, { memory }) {
+  const vm = await startPopulated(memory, pages, later);
   try {
-    await setPages(vm, pages);
-    await vm.start();
-    await passDone(vm, pages);
-    if (later !== pages) {
-      await vm.pause();
-      // The pass that it is in ends with this page.
-      await vm.vcpus[0].setRegs({ r15: BigInt(later), rcx: 1n });
-      await vm.start();
-    }
-    const snapshot = await vm.snapshot({ store, tag: 'bench', durable: false });
+    const snapshot = await vm.snapshot();
     snapshot.close();
-    return snapshot.stats.pauseMs * 1000;
+    return snapshot.pauseMs * 1000;
   } finally {
     await vm.close();
-    rmSync(store, { recursive: true, force: true });
   }
 }
 

@@ -1,13 +1,12 @@
 // A machine that has written some pages goes back to its snapshot.
-import assert from 'node:assert/strict';
-import { GUEST_ABI } from '../../../dist/native/guest-abi.js';
-import { createMachine, figureOf, fillMemory, runToReady, setPages } from '../machines.mjs';
-
-/** One pass over its pages. */
-async function runToPass(vm) {
-  const exit = await vm.vcpus[0].run();
-  assert(exit.kind === 'io' && exit.port === GUEST_ABI.PORT_PASS, `exit ${exit.kind}`);
-}
+import {
+  createMachine,
+  figureOf,
+  fillMemory,
+  runToPass,
+  runToReady,
+  setPages,
+} from '../machines.mjs';
 
 export async function measure({ memory, runs, record, now }) {
   for (const kind of ['least', 'full']) {

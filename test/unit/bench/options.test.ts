@@ -1,20 +1,37 @@
 import { describe, expect, test } from 'vitest';
-import { GROUPS, selectGroups } from '../../../scripts/bench/figures.mjs';
-import { parseOptions, UsageError } from '../../../scripts/bench/options.mjs';
+import { GROUPS, limitOf, selectGroups } from '../../../scripts/bench/figures.mjs';
+import { parseOptions, samplesOf, UsageError } from '../../../scripts/bench/options.mjs';
 
 describe('options', () => {
   test('have defaults', () => {
     const options = parseOptions([]);
-    expect(options).toMatchObject({ json: undefined, quick: false, memoryMiB: 256 });
+    expect(options).toMatchObject({ json: undefined, quick: false, sizesMiB: [256] });
     expect(options?.budgetMs).toBe(Number.POSITIVE_INFINITY);
     expect(options?.only.test('anything')).toBe(true);
   });
 
   test('--quick takes fewer samples and ends in time', () => {
-    const [quick, whole] = [parseOptions(['--quick']), parseOptions([])];
+    const samples = [['--quick'], []].map((argv) => {
+      const options = parseOptions(argv);
+      expect(options).toBeDefined();
+      return samplesOf(256, options as NonNullable<typeof options>);
+    });
+    const [quick, whole] = samples;
     expect(quick?.rounds).toBeLessThan(whole?.rounds as number);
     expect(quick?.runs).toBeLessThan(whole?.runs as number);
-    expect(quick?.budgetMs).toBeLessThan(50_000);
+    expect(parseOptions(['--quick'])?.budgetMs).toBeLessThan(50_000);
+    expect(parseOptions(['--quick', '--sizes', '64M,256M'])?.budgetMs).toBeLessThan(25_000);
+  });
+
+  test('large machines take fewer rounds, unless it is said how many', () => {
+    const rounds = (memory: number, given?: number) =>
+      samplesOf(memory, { quick: false, rounds: given }).rounds;
+    expect(rounds(4096)).toBeLessThan(rounds(256));
+    expect(rounds(4096, 12)).toBe(12);
+  });
+
+  test('--sizes takes several', () => {
+    expect(parseOptions(['--sizes', '64M,256M,1G,4G'])?.sizesMiB).toEqual([64, 256, 1024, 4096]);
   });
 
   test('are all taken', () => {
@@ -23,7 +40,7 @@ describe('options', () => {
     );
     expect(options).toMatchObject({
       json: 'out.json',
-      memoryMiB: 64,
+      sizesMiB: [64],
       directory: '/scratch',
       rounds: 3,
     });
@@ -37,7 +54,9 @@ describe('options', () => {
 
   test.each([
     '--memory 31',
-    '--memory 2049',
+    '--memory 9G',
+    '--sizes 64M,',
+    '--sizes 64M --memory 64M',
     '--memory lots',
     '--rounds 0',
     '--rounds 1.5',
@@ -58,6 +77,7 @@ describe('figures', () => {
 
   test('of the full machine are compared with a full one', () => {
     for (const { name, floor } of all) {
+      if (floor === null) continue;
       expect(floor.startsWith('full_'), name).toBe(name.startsWith('full_'));
     }
   });
@@ -67,5 +87,19 @@ describe('figures', () => {
     expect(groups.map(({ name }) => name)).toEqual(['create']);
     expect(groups[0]?.figures.map(({ name }) => name)).toEqual(['full_close']);
     expect(selectGroups(/no such figure/)).toEqual([]);
+  });
+
+  test('without a floor have no ratio to aim at', () => {
+    for (const { name, floor, aim } of all) if (floor === null) expect(aim, name).toBeUndefined();
+  });
+
+  test('of a first pause may take longer on larger machines, those of later ones not', () => {
+    const limit = (name: string, memory: number) =>
+      limitOf(all.find((figure) => figure.name === name) as (typeof all)[number], memory);
+    expect(limit('freeze_pause_populated', 1024)).toBe(5000);
+    expect(limit('freeze_pause_populated', 4096)).toBe(20_000);
+    expect(limit('later_pause_idle', 4096)).toBe(1000);
+    expect(limit('increment_pause_writing', 64)).toBe(2600);
+    expect(limit('close', 256)).toBeUndefined();
   });
 });

@@ -36,18 +36,19 @@ test('a table has a line for each figure, in columns', () => {
   ]);
 });
 
+test('a time is compared with its limit too', () => {
+  const text = formatTable([
+    { name: 'both', ...measured, ...rounds, aim: 1.5, limit_us: 800 },
+    { name: 'time', p50_us: 801, p99_us: 900, n: 3, floor_us: null, ratio: null, limit_us: 800 },
+  ]);
+  expect(text).toMatch(/^both .* beyond 1\.50, within 800 µs$/m);
+  expect(text).toMatch(/^time .* beyond 800 µs$/m);
+});
+
 test('a host is described in whole', () => {
-  const text = formatHost({
-    cpu: 'Some CPU',
-    cpus: 2,
-    kernel: '6.1.0',
-    kvm: 'SVM',
-    node: '20.19.0',
-    memory_MiB: 256,
-    load_before: 0.5,
-    load_after: 1.25,
-    rounds: 5,
-  });
+  const host = { cpu: 'Some CPU', cpus: 2, kernel: '6.1.0', kvm: 'SVM', node: '20.19.0' };
+  const run = { memory_MiB: 256, load_before: 0.5, load_after: 1.25, rounds: 5 };
+  const text = formatHost(host, run);
   for (const part of ['Some CPU', '2 CPUs', '6.1.0', 'SVM', '20.19.0', '256 MiB', '0.50', '1.25']) {
     expect(text).toContain(part);
   }
