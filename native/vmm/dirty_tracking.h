@@ -45,6 +45,8 @@ class DirtyTracking {
   void stop();
   /// The machine is being freed.
   void drop() { tracker_.reset(); }
+  /// Flags of all slots that the tracker has set, and takes away when it stops.
+  uint32_t flags_set() const { return tracker_ == nullptr ? 0 : tracker_->flags_set(); }
   /// Throws ERR_STATE while there is a tracker.
   void require_none(const char* call) const;
 

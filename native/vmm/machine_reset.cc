@@ -101,6 +101,8 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
 MachineConfig Machine::blueprint() const {
   MachineConfig config = config_;
   config.regions = memory_.regions();
+  // Machines that are made from it are not tracked.
+  for (RegionSpec& region : config.regions) region.flags &= ~tracking_.flags_set();
   return config;
 }
 
