@@ -20,6 +20,7 @@ export const GUESTS = {
   counter: LONG_ANY,
   dirtier: LONG_ANY,
   hostile: LONG_ANY,
+  jobs: { format: 'elf', mode: 'long', rings: [3] },
   lapic: LONG_RING0,
   pattern: LONG_ANY,
   pit: LONG_RING0,
