@@ -1,6 +1,6 @@
 /** Steps of a sequence. Which machine or snapshot a number means is found when the step is done. */
 import fc from 'fast-check';
-import { TRACKERS } from '../../../lib/index.js';
+import { TRACKERS_HERE } from '../support/dirtier.js';
 import type { Kind } from './machine.js';
 import { PAGE } from './memory.js';
 
@@ -69,7 +69,7 @@ const stepArbitrary = fc.oneof(
   { weight: 2, arbitrary: step('delete', { snapshot: pick, collect: half }) },
   {
     weight: 3,
-    arbitrary: step('track', { machine: pick, tracker: fc.constantFrom(...TRACKERS) }),
+    arbitrary: step('track', { machine: pick, tracker: fc.constantFrom(...TRACKERS_HERE) }),
   },
   { weight: 3, arbitrary: step('harvest', { machine: pick }) },
   { weight: 1, arbitrary: step('untrack', { machine: pick }) },
