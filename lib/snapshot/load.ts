@@ -11,6 +11,11 @@ import { type Resolved, readManifest, resolve } from './index-file.js';
 import { decodeMemoryIndex, type MemoryIndex, type MemoryRegion } from './memory-index.js';
 import { decodeState } from './state.js';
 
+/** A file of memory, with the name of its content. */
+export interface OpenPart extends OpenBlob {
+  digest: string;
+}
+
 /** A snapshot ready to restore. Whoever loaded it closes it; mappings of its files outlive that. */
 export interface LoadedSnapshot extends Disposable {
   /** Of the manifest: the name that no other snapshot has. */
@@ -23,7 +28,7 @@ export interface LoadedSnapshot extends Disposable {
   /** In order of gpa, not overlapping, inside regions and files. What none names is zero. */
   readonly extents: NativeExtent[];
   /** Open for reading. Numbered by `extents[].file`. */
-  readonly files: OpenBlob[];
+  readonly files: OpenPart[];
   /** Closes the files. Idempotent. */
   close(): void;
 }
@@ -97,10 +102,12 @@ export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
   };
 }
 
-function openParts(store: string, parts: Descriptor[]): OpenBlob[] {
-  const files: OpenBlob[] = [];
+function openParts(store: string, parts: Descriptor[]): OpenPart[] {
+  const files: OpenPart[] = [];
   try {
-    for (const part of parts) files.push(openBlob(store, part, 'memory part'));
+    for (const part of parts) {
+      files.push({ ...openBlob(store, part, 'memory part'), digest: part.digest });
+    }
     return files;
   } catch (cause) {
     for (const { fd } of files) closeSync(fd);
