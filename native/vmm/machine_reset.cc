@@ -4,6 +4,7 @@
 #include "kvm/error.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
+#include "vmm/pit_state.h"
 
 namespace kvmsnap {
 
@@ -71,6 +72,7 @@ uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<cons
     tracking_.remap(memory_, [&] { memory_.reset(image); });
     translations_.forget(vm_);
     reset_before_ = true;
+    if (config_.irqchip) stop_pit(vm_);
     apply_state(*instant.state, &VcpuRegisters::load);
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();
