@@ -28,6 +28,7 @@ export const GUESTS = {
   protected: { format: 'elf', mode: 'protected', rings: [0, 3] },
   real: { format: 'flat', loadAddress: 0x8000n, mode: 'real', rings: [0] },
   registers: LONG_ANY,
+  secrets: LONG_ANY,
   'serial-irq': LONG_RING0,
   smp: LONG_RING0,
   'smp-ring3': LONG_ANY,

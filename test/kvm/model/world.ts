@@ -1,6 +1,4 @@
 /** Machines and snapshots that come from one machine, and the steps that change them. */
-import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { expect } from 'vitest';
 import {
   type MemorySnapshot,
@@ -38,9 +36,6 @@ export class World {
   #machines: ModelMachine[] = [];
   #snapshots: ModelSnapshot[] = [];
   #pools = new Map<ModelSnapshot, Pool>();
-  #inodes = new Map<string, number>();
-  /** A blob was replaced by an equal one: who opened the one does not know the other as the same. */
-  #replaced = false;
   /** Steps that were done, of those that had something to be done to. */
   done = 0;
 
@@ -183,13 +178,11 @@ export class World {
     });
     if (machine.poisoned) return expectPoisoned(saving);
     const handle = await saving.catch((error) => {
-      const certain = parent && machine.instant.parents.has(parent) && !this.#replaced;
-      const mayBe = parent !== undefined && !certain;
+      const mayBe = parent !== undefined && !machine.instant.parents.has(parent);
       if (!mayBe || !/take a full snapshot/.test(error.message)) throw error;
     });
     if (then === 'pause') machine.running = false;
     if (handle === undefined) return;
-    this.#noteBlobs();
     const chain = parent ? [parent, ...parent.chain] : [];
     const snapshot: Stored = { handle, instant: machine.now(), stored: true, chain };
     machine.instant.parents = new Set([...machine.instant.parents, snapshot]);
@@ -224,7 +217,6 @@ export class World {
     const there = snapshot.chain.filter((each) => this.#snapshots.includes(each));
     const parent = pickOf([undefined, ...there], ancestor);
     const handle = await snapshot.handle.flatten(parent ? { parent: parent.handle } : {});
-    this.#noteBlobs();
     const chain = parent ? [parent, ...parent.chain] : [];
     const merged: Stored = { handle, instant: snapshot.instant, stored: true, chain };
     merged.instant = { ...snapshot.instant, parents: new Set([merged, ...chain]) };
@@ -253,15 +245,6 @@ export class World {
     if (!snapshot.stored) return;
     await this.#store.delete(snapshot.handle.digest);
     if (collect) await this.#store.gc({ graceMs: -1000 });
-  }
-
-  #noteBlobs(): void {
-    const directory = join(this.#store.path, 'blobs', 'sha256');
-    for (const name of readdirSync(directory)) {
-      const { ino } = statSync(join(directory, name));
-      if ((this.#inodes.get(name) ?? ino) !== ino) this.#replaced = true;
-      this.#inodes.set(name, ino);
-    }
   }
 
   async #keep(snapshot: ModelSnapshot): Promise<void> {
