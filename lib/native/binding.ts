@@ -339,6 +339,7 @@ export interface NativeBinding {
   /**
    * Dups the fds. Extents must be inside regions and files, and may not overlap. `digests` (`sha256:…`, one
    * for each file) say which files have the same bytes; without them only a file is the same as itself.
+   * Those beyond are of files that the image comes from, and has no bytes of any more.
    */
   imageFromFiles(
     fds: number[],

@@ -29,6 +29,8 @@ export interface LoadedSnapshot extends Disposable {
   readonly extents: NativeExtent[];
   /** Open for reading. Numbered by `extents[].file`. */
   readonly files: OpenPart[];
+  /** Digests of all memory parts of the snapshots that it was taken against, used or not. */
+  readonly lineage: string[];
   /** Closes the files. Idempotent. */
   close(): void;
 }
@@ -97,6 +99,7 @@ export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
     regions: memoryRegions(config.machine),
     extents: memory.extents,
     files,
+    lineage: layers.flatMap(({ ref }) => ref.parts.map(({ digest }) => digest)),
     close,
     [Symbol.dispose]: close,
   };

@@ -207,7 +207,7 @@ async function openImage(loaded: LoadedSnapshot): Promise<Opened> {
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
       loaded.extents,
-      loaded.files.map(({ digest }) => digest),
+      [...loaded.files.map(({ digest }) => digest), ...loaded.lineage],
     );
     if (loaded.extents.length > MANY_EXTENTS) await image.prepare().done;
     return { loaded, image };

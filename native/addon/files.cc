@@ -51,8 +51,10 @@ Napi::Value image_from_files(const Napi::CallbackInfo& info) {
       files.push_back(
           BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds")), digest));
     }
-    auto image =
-        std::make_shared<const Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
+    auto image = std::make_shared<Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
+    for (uint32_t i = fds.Length(); i < digests.Length(); i++) {
+      image->add_ancestor(BackingFile::id_of(digests.Get(i).ToString().Utf8Value()));
+    }
     return ImageObject::wrap(info.Env(), {.image = std::move(image), .views = {}});
   });
 }

@@ -50,7 +50,9 @@ std::atomic<uint64_t> next_id = 1;
 // Of bytes that have a name. The others are numbered, and will never be so many.
 constexpr uint64_t kByDigest = uint64_t{1} << 63;
 
-uint64_t id_of(std::string_view digest) {
+}  // namespace
+
+uint64_t BackingFile::id_of(std::string_view digest) {
   constexpr size_t kDigits = 16;
   uint64_t value = 0;
   const char* end = digest.data() + digest.size();
@@ -59,8 +61,6 @@ uint64_t id_of(std::string_view digest) {
   if (!parsed) throw Error("ERR_INVALID_ARGUMENT", "a digest ends with 16 hexadecimal digits");
   return value | kByDigest;
 }
-
-}  // namespace
 
 BackingFile::BackingFile(uint64_t id, UniqueFd fd, uint64_t size, bool ours)
     : id_(id), fd_(std::move(fd)), size_(size), ours_(ours) {}

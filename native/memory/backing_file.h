@@ -22,6 +22,8 @@ class BackingFile {
   /// store may be replaced by an equal one. Throws ERR_INVALID_ARGUMENT for anything else.
   static std::shared_ptr<BackingFile> duplicate(int fd, std::string_view digest = {});
 
+  static uint64_t id_of(std::string_view digest);
+
   /// No other bytes of this process had or will have it; never 0.
   uint64_t id() const { return id_; }
   int fd() const { return fd_.get(); }
