@@ -118,7 +118,7 @@ describe.each([{ irqchip: false }, { irqchip: true }])(
         }
         expect(poisoned).toBeGreaterThanOrEqual(Math.floor(ROUNDS / 4));
       },
-      (60_000 + 100 * ROUNDS) * SLOWDOWN,
+      (120_000 + 400 * ROUNDS) * SLOWDOWN,
     );
   },
 );
