@@ -80,8 +80,8 @@ async function stop(native: NativeMachine): Promise<void> {
   try {
     await native.stopTracking();
   } catch (error) {
-    // What is closed or dead needs no restoring.
-    if (!['ERR_CLOSED', 'ERR_POISONED'].includes(codeOf(error) ?? '')) throw error;
+    // What is closed needs no restoring.
+    if (codeOf(error) !== 'ERR_CLOSED') throw error;
   }
 }
 

@@ -391,11 +391,16 @@ export interface NativeBinding {
     image?: NativeImage,
     paging?: NativePaging,
   ): Promise<NativeMachine>;
-  /** Dups the fds. Extents must be inside regions and files, and may not overlap. */
+  /**
+   * Dups the fds. Extents must be inside regions and files, and may not overlap. `digests` (`sha256:…`, one
+   * for each file) say which files have the same bytes; without them only a file is the same as itself.
+   * Those beyond are of files that the image comes from, and has no bytes of any more.
+   */
   imageFromFiles(
     fds: number[],
     regions: { gpa: bigint; size: number }[],
     extents: NativeExtent[],
+    digests?: string[],
   ): NativeImage;
   /** CRC-32C of each `chunkSize` bytes and SHA-256 of a file, on a thread of its own. */
   digestFile(

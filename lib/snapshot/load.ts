@@ -12,6 +12,11 @@ import { decodeMemoryIndex, type MemoryIndex, type MemoryRegion } from './memory
 import { decodeState } from './state.js';
 import { decodeWorkingSet } from './working-set.js';
 
+/** A file of memory, with the name of its content. */
+export interface OpenPart extends OpenBlob {
+  digest: string;
+}
+
 /** A snapshot ready to restore. Whoever loaded it closes it; mappings of its files outlive that. */
 export interface LoadedSnapshot extends Disposable {
   /** Of the manifest: the name that no other snapshot has. */
@@ -26,7 +31,9 @@ export interface LoadedSnapshot extends Disposable {
   /** In the order of first touch. */
   readonly workingSet?: PageRun[];
   /** Open for reading. Numbered by `extents[].file`. */
-  readonly files: OpenBlob[];
+  readonly files: OpenPart[];
+  /** Digests of all memory parts of the snapshots that it was taken against, used or not. */
+  readonly lineage: string[];
   /** Closes the files. Idempotent. */
   close(): void;
 }
@@ -100,15 +107,18 @@ export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
     extents: memory.extents,
     ...(workingSet ? { workingSet: workingSet.runs } : {}),
     files,
+    lineage: layers.flatMap(({ ref }) => ref.parts.map(({ digest }) => digest)),
     close,
     [Symbol.dispose]: close,
   };
 }
 
-function openParts(store: string, parts: Descriptor[]): OpenBlob[] {
-  const files: OpenBlob[] = [];
+function openParts(store: string, parts: Descriptor[]): OpenPart[] {
+  const files: OpenPart[] = [];
   try {
-    for (const part of parts) files.push(openBlob(store, part, 'memory part'));
+    for (const part of parts) {
+      files.push({ ...openBlob(store, part, 'memory part'), digest: part.digest });
+    }
     return files;
   } catch (cause) {
     for (const { fd } of files) closeSync(fd);

@@ -234,6 +234,7 @@ function openImage(loaded: LoadedSnapshot): Opened {
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
       loaded.extents,
+      [...loaded.files.map(({ digest }) => digest), ...loaded.lineage],
     );
     return { loaded, image };
   } finally {

@@ -43,12 +43,18 @@ std::vector<Extent> to_extents(const Napi::Value& value) {
 Napi::Value image_from_files(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     Napi::Array fds = to_array(info[0], "fds");
+    bool named = !info[3].IsUndefined();
+    Napi::Array digests = named ? to_array(info[3], "digests") : Napi::Array::New(info.Env());
     std::vector<std::shared_ptr<const BackingFile>> files;
     for (uint32_t i = 0; i < fds.Length(); i++) {
-      files.push_back(BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds"))));
+      std::string digest = named ? digests.Get(i).ToString().Utf8Value() : std::string();
+      files.push_back(
+          BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds")), digest));
     }
-    auto image =
-        std::make_shared<const Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
+    auto image = std::make_shared<Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
+    for (uint32_t i = fds.Length(); i < digests.Length(); i++) {
+      image->add_ancestor(BackingFile::id_of(digests.Get(i).ToString().Utf8Value()));
+    }
     return ImageObject::wrap(info.Env(), {.image = std::move(image), .views = {}});
   });
 }

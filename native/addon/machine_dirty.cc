@@ -58,7 +58,11 @@ Napi::Value MachineObject::harvest_dirty(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::stop_tracking(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     return promise_job(
-        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
+        info.Env(),
+        [&](Crew::Job job) {
+          // A machine that was killed can be reset, and tracked again.
+          machine().submit_standing(Machine::Access::Reset, std::move(job));
+        },
         [](Machine& machine) { machine.stop_tracking(); }, undefined);
   });
 }

@@ -61,10 +61,10 @@
 // One u64 for each interrupt vector: how many times its handler ran.
 #define GUEST_VECTORS 0x800
 // One 64-byte line for each vCPU, its count in the first u64 (smp, smp-ring3), or GUEST_ROUND_*
-// (dirtier); ports: operations; serial-irq: received bytes.
+// (dirtier, jobs); ports: operations; serial-irq: received bytes.
 #define GUEST_LINES 0x1000
 
-// Offsets in a line of dirtier's: u64 each.
+// Offsets in a line of a guest that works in rounds: u64 each.
 #define GUEST_ROUND_COMMAND 0x00
 #define GUEST_ROUND_DONE 0x08     // rounds done
 #define GUEST_ROUND_BASE 0x10     // address of the first page

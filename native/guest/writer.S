@@ -1,8 +1,9 @@
 // writer: rewrites pages as fast as it can, so that a torn page, or one that came from another
 // machine, can be told from a good one.
 //
-// Entry   long mode, ring 3 or ring 0; stack not used.
-//         r15  pages, from GUEST_PAGES up, at least 1.
+// Entry   each vCPU in long mode, ring 3 or ring 0; stack not used.
+//         rsi  the number of the vCPU, below 3.
+//         r15  pages, at least 1: vCPU 0's from GUEST_PAGES up, the next one's after them.
 // Memory  A page of generation g (1 at first) has
 //           word 0          2g when whole, 2g - 1 while it is being written (a sequence lock)
 //           words 1 to 509  (v + i) * 0x9e3779b97f4a7c15, where i is the word's number and
@@ -15,6 +16,9 @@
 //         GUEST_SALT    written by the host; taken at the start of a pass: a clone that is given
 //                       another salt writes other data.
 //         GUEST_COUNT   passes done.   GUEST_ERRORS  pages found wrong before being rewritten.
+//         Each vCPU has these words, and GUEST_COMMAND, at GUEST_DATA + 0x1000 * rsi.
+//         GUEST_EXTRA   vCPU 0's only: the sum of all cursors, kept with locked increments, which is less
+//                       than the sum of them by one for each vCPU at most.
 // Ports   GUEST_PORT_READY once, GUEST_PORT_EXIT with GUEST_EXIT_MISMATCH at the first wrong page.
 //         GUEST_COMMAND_EXIT at GUEST_COMMAND ends it after a pass.
 #include "abi.h"
@@ -25,15 +29,21 @@
 _start: movabs  $0x9e3779b97f4a7c15, %r10
         movabs  $0x100000001b3, %r11
         announce
+        mov     %rsi, %rbp
+        imul    %r15, %rsi
+        shl     $12, %rsi
+        add     $GUEST_PAGES, %rsi              // the first page
+        shl     $12, %ebp
+        add     $GUEST_DATA, %ebp               // the vCPU's words
 
         xor     %r12d, %r12d                    // generation of the running pass
         xor     %r9d, %r9d                      // its salt
 
 pass:   mov     %r9, %r8                        // salt of the pass before
-        mov     GUEST_DATA + GUEST_SALT, %r9
+        mov     GUEST_SALT(%rbp), %r9
         inc     %r12
         xor     %r14d, %r14d                    // page index
-        mov     $GUEST_PAGES, %edi
+        mov     %rsi, %rdi
 
 page:   cmp     $1, %r12
         je      write
@@ -81,16 +91,17 @@ write:  lea     -1(%r12, %r12), %rax
         add     %r9, %rbx
         mov     %rbx, 511 * 8(%rdi)
         incq    (%rdi)
-        incq    GUEST_DATA + GUEST_CURSOR
+        incq    GUEST_CURSOR(%rbp)
+        lock incq GUEST_DATA + GUEST_EXTRA
 
         add     $4096, %rdi
         inc     %r14
         cmp     %r15, %r14
         jb      page
-        incq    GUEST_DATA + GUEST_COUNT
-        cmpb    $GUEST_COMMAND_EXIT, GUEST_DATA + GUEST_COMMAND
+        incq    GUEST_COUNT(%rbp)
+        cmpb    $GUEST_COMMAND_EXIT, GUEST_COMMAND(%rbp)
         jne     pass
         finish  GUEST_EXIT_OK
 
-wrong:  incq    GUEST_DATA + GUEST_ERRORS
+wrong:  incq    GUEST_ERRORS(%rbp)
         finish  GUEST_EXIT_MISMATCH

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <charconv>
 #include <map>
 #include <system_error>
 #include <thread>
@@ -46,20 +47,34 @@ class OpenFiles {
 
 std::atomic<uint64_t> next_id = 1;
 
+// Of bytes that have a name. The others are numbered, and will never be so many.
+constexpr uint64_t kByDigest = uint64_t{1} << 63;
+
 }  // namespace
 
-BackingFile::BackingFile(UniqueFd fd, uint64_t size, bool ours)
-    : id_(next_id.fetch_add(1)), fd_(std::move(fd)), size_(size), ours_(ours) {}
+uint64_t BackingFile::id_of(std::string_view digest) {
+  constexpr size_t kDigits = 16;
+  uint64_t value = 0;
+  const char* end = digest.data() + digest.size();
+  bool parsed =
+      digest.size() >= kDigits && std::from_chars(end - kDigits, end, value, 16).ptr == end;
+  if (!parsed) throw Error("ERR_INVALID_ARGUMENT", "a digest ends with 16 hexadecimal digits");
+  return value | kByDigest;
+}
+
+BackingFile::BackingFile(uint64_t id, UniqueFd fd, uint64_t size, bool ours)
+    : id_(id), fd_(std::move(fd)), size_(size), ours_(ours) {}
 
 std::shared_ptr<BackingFile> BackingFile::create_memfd(const char* name, uint64_t size) {
   UniqueFd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) throw_system("memfd_create");
   if (::ftruncate(fd.get(), static_cast<off_t>(size)) < 0) throw_system("ftruncate");
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) throw_system("F_ADD_SEALS");
-  return std::shared_ptr<BackingFile>(new BackingFile(std::move(fd), size, true));
+  return std::shared_ptr<BackingFile>(
+      new BackingFile(next_id.fetch_add(1), std::move(fd), size, true));
 }
 
-std::shared_ptr<BackingFile> BackingFile::duplicate(int fd) {
+std::shared_ptr<BackingFile> BackingFile::duplicate(int fd, std::string_view digest) {
   UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy) throw_system("fcntl");
   struct stat info;
@@ -70,8 +85,9 @@ std::shared_ptr<BackingFile> BackingFile::duplicate(int fd) {
   // Never destroyed: threads may still use files when the process ends.
   static OpenFiles& open_files = *new OpenFiles;
   return open_files.find_or(info, [&] {
+    uint64_t id = digest.empty() ? next_id.fetch_add(1) : id_of(digest);
     return std::shared_ptr<BackingFile>(
-        new BackingFile(std::move(copy), static_cast<uint64_t>(info.st_size), false));
+        new BackingFile(id, std::move(copy), static_cast<uint64_t>(info.st_size), false));
   });
 }
 

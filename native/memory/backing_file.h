@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 
 #include "kvm/fd.h"
 #include "kvm/mapping.h"
@@ -17,10 +18,13 @@ class BackingFile {
   static std::shared_ptr<BackingFile> create_memfd(const char* name, uint64_t size);
   /// A regular file or memfd, through a duplicate of `fd`. The same object as before while one of
   /// the same file is in use, so that who opens a snapshot twice is seen to have the same bytes.
-  /// Throws ERR_INVALID_ARGUMENT for anything else.
-  static std::shared_ptr<BackingFile> duplicate(int fd);
+  /// Files of one `digest` (hexadecimal, at least 64 bits at its end) have the same id: a blob of a
+  /// store may be replaced by an equal one. Throws ERR_INVALID_ARGUMENT for anything else.
+  static std::shared_ptr<BackingFile> duplicate(int fd, std::string_view digest = {});
 
-  /// No other BackingFile of this process had or will have it; never 0.
+  static uint64_t id_of(std::string_view digest);
+
+  /// No other bytes of this process had or will have it; never 0.
   uint64_t id() const { return id_; }
   int fd() const { return fd_.get(); }
   /// Bytes when it was opened. Another process may have changed a snapshot's file since: reads
@@ -43,7 +47,7 @@ class BackingFile {
   std::optional<uint64_t> next_data(uint64_t offset, uint64_t end) const;
 
  private:
-  BackingFile(UniqueFd fd, uint64_t size, bool ours);
+  BackingFile(uint64_t id, UniqueFd fd, uint64_t size, bool ours);
 
   void require_size(uint64_t end) const;
 

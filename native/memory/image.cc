@@ -75,6 +75,11 @@ Image::Image(std::vector<GpaRange> regions, std::vector<std::shared_ptr<const Ba
   sort_unique(lineage_);
 }
 
+void Image::add_ancestor(uint64_t file) {
+  auto at = std::lower_bound(lineage_.begin(), lineage_.end(), file);
+  if (at == lineage_.end() || *at != file) lineage_.insert(at, file);
+}
+
 std::shared_ptr<const Image> Image::overlaid(std::shared_ptr<const BackingFile> file,
                                              std::vector<Extent> over) const {
   std::vector<std::shared_ptr<const BackingFile>> files = files_;

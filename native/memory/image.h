@@ -48,6 +48,9 @@ class Image {
   /// The files that its oldest layer was made of, by id, ordered. What is derived from it has the
   /// same, whatever was laid over it since.
   const std::vector<uint64_t>& lineage() const { return lineage_; }
+  /// It comes from that file too, though it has no bytes of it any more. Before anybody else has
+  /// it.
+  void add_ancestor(uint64_t file);
 
   /// A new image: this one with `extents` of `file` laid over it.
   std::shared_ptr<const Image> overlaid(std::shared_ptr<const BackingFile> file,

@@ -51,6 +51,9 @@ class Tracker {
   virtual void before_remap(std::vector<DirtySlot>& slots) = 0;
   virtual void after_remap() = 0;
 
+  /// Flags that it has set in all slots (KVM_MEM_*).
+  virtual uint32_t flags_set() const { return 0; }
+
   /// Guest time that went into tracking since the last call, as far as it is known, apart from
   /// harvests.
   virtual std::chrono::nanoseconds take_lost() { return {}; }

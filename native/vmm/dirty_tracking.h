@@ -46,6 +46,8 @@ class DirtyTracking {
   /// The machine is being freed.
   void drop() { tracker_.reset(); }
   bool active() const { return tracker_ != nullptr; }
+  /// Flags of all slots that the tracker has set, and takes away when it stops.
+  uint32_t flags_set() const { return tracker_ == nullptr ? 0 : tracker_->flags_set(); }
   /// Throws ERR_STATE while there is a tracker.
   void require_none(const char* call) const;
 

@@ -16,14 +16,14 @@ constexpr uint64_t kChunkPages = 16384;
 LoggedSlots::LoggedSlots(MemorySlots& slots, const GuestMemory& memory) : slots_(slots) {
   std::vector<RegionSpec> regions = memory.regions();
   for (const RegionSpec& spec : regions) {
-    if ((spec.flags & KVM_MEM_LOG_DIRTY_PAGES) == 0) continue;
+    if ((spec.flags & kFlags) == 0) continue;
     throw Error("ERR_STATE", "slot " + std::to_string(spec.slot) +
                                  " logs dirty pages already: switch that off, or track with "
                                  "`pagemap`");
   }
   try {
     for (const RegionSpec& spec : regions) {
-      slots_.set_flags(spec.slot, spec.flags | KVM_MEM_LOG_DIRTY_PAGES);
+      slots_.set_flags(spec.slot, spec.flags | kFlags);
       before_.push_back(spec);
     }
   } catch (...) {

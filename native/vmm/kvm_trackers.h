@@ -13,6 +13,7 @@ namespace kvmsnap {
 /// somebody else's.
 class LoggedSlots {
  public:
+  static constexpr uint32_t kFlags = KVM_MEM_LOG_DIRTY_PAGES;
   LoggedSlots(MemorySlots& slots, const GuestMemory& memory);
   void restore();
 
@@ -32,6 +33,7 @@ class BitmapTracker final : public Tracker {
   void stop() override;
   void before_remap(std::vector<DirtySlot>&) override {}
   void after_remap() override {}
+  uint32_t flags_set() const override { return LoggedSlots::kFlags; }
 
  private:
   void clear(DirtySlot& slot, std::vector<uint64_t> bitmap);
@@ -49,6 +51,7 @@ class RingTracker final : public Tracker {
   void stop() override;
   void before_remap(std::vector<DirtySlot>&) override {}
   void after_remap() override {}
+  uint32_t flags_set() const override { return LoggedSlots::kFlags; }
   std::chrono::nanoseconds take_lost() override { return rings_.take_lost(); }
 
  private:

@@ -112,7 +112,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// A job for which the machine may be running (it stands still meanwhile).
   void submit(Crew::Job job);
   /// A job that must not find the machine running. One that only looks may also look at a poisoned
-  /// machine, to find out what became of it; a reset also finds a running one, and heals.
+  /// machine, to find out what became of it; a reset also finds a running one, and heals. What
+  /// takes away what a machine had (tracking) is like a reset.
   enum class Access : uint8_t { Inspect, Change, Reset };
   void submit_standing(Access access, Crew::Job job);
   /// Does short work of that kind at once, on the caller's thread, if the machine stands and

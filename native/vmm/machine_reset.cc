@@ -5,6 +5,7 @@
 #include "vmm/aside.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
+#include "vmm/pit_state.h"
 
 namespace kvmsnap {
 
@@ -74,6 +75,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, const PutBack& put_back)
       abandon_exit(index);
       vcpus_[index]->step(false);
     }
+    if (config_.irqchip) stop_pit(vm_);
     put_back();
     confinement_.begin(instant.state);
     std::lock_guard lock(devices_->mutex());
@@ -134,6 +136,8 @@ uint32_t Machine::renew(const MachineConfig& instant) {
 MachineConfig Machine::blueprint() const {
   MachineConfig config = config_;
   config.regions = memory_.regions();
+  // Machines that are made from it are not tracked.
+  for (RegionSpec& region : config.regions) region.flags &= ~tracking_.flags_set();
   return config;
 }
 

@@ -7,6 +7,7 @@
 #include "kvm/error.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
+#include "vmm/pit_state.h"
 
 namespace kvmsnap {
 
@@ -95,6 +96,7 @@ MachineState Machine::save_state() {
 void Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
   confinement_.breach();
+  if (config_.irqchip) stop_pit(vm_);
   try {
     apply_state(state, &VcpuRegisters::load);
   } catch (...) {

@@ -25,6 +25,14 @@ bool tick_has_passed(const VmFd& vm) {
 
 }  // namespace
 
+void stop_pit(const VmFd& vm) {
+  // arch/x86/kvm/i8254.c: a mode that is none cancels the timer and waits for its worker.
+  constexpr uint8_t kNoMode = 0xFF;
+  kvm_pit_state2 pit = {};
+  pit.channels[0].mode = kNoMode;
+  vm.set_pit2(pit);
+}
+
 bool one_shot_is_pending(const kvm_pit_state2& pit, const kvm_irqchip& pic_master) {
   // Intel 8254: interrupt on terminal count, hardware one-shot, software strobe. KVM runs all three
   // as one-shots.

@@ -6,6 +6,11 @@
 
 namespace kvmsnap {
 
+/// Stops channel 0. A tick of it may be under way, in a thread of KVM's: when this returns it has
+/// come, or never will. Must be called before the state of a machine that has run is replaced: else
+/// it could come after the PICs are loaded, as one that their guest never asked for.
+void stop_pit(const VmFd& vm);
+
 /// Whether channel 0 is a one-shot whose tick waits in the master PIC. One whose tick was taken
 /// looks like one that still counts, and is started again: better a tick too many than a guest that
 /// waits for ever. The same for ticks by way of the IOAPIC.

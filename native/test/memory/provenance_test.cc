@@ -236,4 +236,26 @@ TEST_CASE("backing file: the same file opened twice is one, while it is in use")
   CHECK(BackingFile::duplicate(fd.get())->id() > id);
 }
 
+TEST_CASE("backing file: files of one digest have one id, though they are two") {
+  auto file = [] {
+    char path[] = "/tmp/kvmsnap-provenance-XXXXXX";
+    UniqueFd fd(::mkstemp(path));
+    ::unlink(path);
+    REQUIRE(::ftruncate(fd.get(), kPageSize) == 0);
+    return fd;
+  };
+  UniqueFd one = file(), equal = file(), other = file();
+  auto first = BackingFile::duplicate(one.get(), "sha256:00f00000000000000123456789abcdef");
+  auto second = BackingFile::duplicate(equal.get(), "sha256:00f00000000000000123456789abcdef");
+  auto third = BackingFile::duplicate(other.get(), "sha256:00f00000000000000123456789abcdee");
+  CHECK(first != second);
+  CHECK(first->id() == second->id());
+  CHECK(first->id() != third->id());
+  CHECK(BackingFile::create_memfd("kvmsnap-test", kPageSize)->id() < first->id());
+  for (const char* bad : {"sha256:", "0123456789abcde", "sha256:000000000000000x"}) {
+    UniqueFd fresh = file();
+    CHECK_THROWS(BackingFile::duplicate(fresh.get(), bad));
+  }
+}
+
 }  // namespace kvmsnap

@@ -13,6 +13,7 @@ import {
   untilCounted,
 } from '../support/machines.js';
 import { bootRing3Smp, line, untilAllCount } from '../support/multi.js';
+import { createPorts, untilPass } from '../support/ports.js';
 import { scratch } from '../support/scratch.js';
 import { differences } from '../support/state.js';
 import { bootWriter, writerFaults } from '../support/writer.js';
@@ -155,6 +156,26 @@ describe('reset', () => {
       expect(vm.status).toBe('stopped');
       await vm.reset(snapshot);
       expect(stop.reason).toBe('exit-port');
+    }
+  });
+
+  it('while the PIT ticks leaves no tick of the life before', async () => {
+    // Channel 0 as a rate generator at some 12 kHz; KVM ticks every 200 us.
+    const vm = await createPorts(
+      [
+        { op: 'out', size: 1, port: 0x43, value: 0x34 },
+        { op: 'out', size: 1, port: 0x40, value: 100 },
+        { op: 'out', size: 1, port: 0x40, value: 0 },
+      ],
+      { irqchip: true, memory: MiB(4) },
+    );
+    using snapshot = await vm.snapshot();
+    const state = await vm.saveState();
+    for (let round = 0; round < rounds(300); round++) {
+      await vm.start();
+      await untilPass(vm, 1n);
+      await vm.reset(snapshot);
+      expect(differences(state, await vm.saveState())).toEqual([]);
     }
   });
 

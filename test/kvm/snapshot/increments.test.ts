@@ -141,6 +141,38 @@ describe('an increment', () => {
     await expectMemory(cousin, all(child));
   });
 
+  it('whose blobs an equal snapshot has put in the place of those that are open', async () => {
+    const store = await newStore();
+    const vm = await idle();
+    for (let page = 0; page < 40; page++) put(vm, page, 0x71);
+    using base = await vm.snapshot({ store });
+    using child = await vm.snapshot({ store, parent: base });
+    using flat = await base.flatten();
+    await vm.reset(child);
+    put(vm, 3, 0x72);
+    for (const parent of [base, child, flat]) {
+      using next = await vm.snapshot({ store, parent });
+      expect(next.stats!.pages).toBe(1);
+      await expectMemory(next, all(vm));
+    }
+  });
+
+  it('with an ancestor of which no page is left', async () => {
+    const store = await newStore();
+    const vm = await idle();
+    put(vm, 1, 0x73);
+    using base = await vm.snapshot({ store });
+    put(vm, 1, 0x74);
+    using child = await vm.snapshot({ store, parent: base });
+    const copy = await restored(child);
+    put(copy, 2, 0x75);
+    using next = await copy.snapshot({ store, parent: base });
+    expect(next.stats!.pages).toBe(2);
+    await expectMemory(next, all(copy));
+    using merged = await child.flatten({ parent: base });
+    await expectMemory(merged, all(vm));
+  });
+
   it('with a fork’s parent: forks are of the same descent', async () => {
     const store = await newStore();
     const vm = await idle();

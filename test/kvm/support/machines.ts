@@ -24,11 +24,11 @@ export async function createVm(options: VmOptions): Promise<Vm> {
   return tracked(await Vm.create(options));
 }
 
-/** A machine with a guest loaded, not started. 16 MiB without irqchip, unless told otherwise. */
-export async function createGuest(name: GuestName, options: BootOptions = {}): Promise<Vm> {
-  const { ring, regs, ...rest } = options;
+/** What makes a machine with a guest loaded: 16 MiB without irqchip, unless told otherwise. */
+export function guestOptions(name: GuestName, options: Omit<BootOptions, 'regs'> = {}): VmOptions {
+  const { ring, ...rest } = options;
   const info: GuestInfo = GUESTS[name];
-  const vm = await createVm({
+  return {
     memory: MiB(16),
     irqchip: false,
     ...rest,
@@ -38,7 +38,13 @@ export async function createGuest(name: GuestName, options: BootOptions = {}): P
       ring: ring ?? (info.rings[0] as 0 | 3),
       ...(info.loadAddress === undefined ? {} : { loadAddress: info.loadAddress }),
     },
-  });
+  };
+}
+
+/** A machine with a guest loaded, not started. */
+export async function createGuest(name: GuestName, options: BootOptions = {}): Promise<Vm> {
+  const { regs, ...rest } = options;
+  const vm = await createVm(guestOptions(name, rest));
   if (regs) await vm.vcpus[0]!.setRegs(regs);
   return vm;
 }

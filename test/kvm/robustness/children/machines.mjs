@@ -1,5 +1,6 @@
 // Small machines: code in ring 0 at 0x8000, one vCPU, 4 MiB, no irqchip unless asked for.
 import { MiB, Vm } from '../../../../lib/index.js';
+import { readGuest } from '../../../../lib/native/guests.js';
 
 const outByte = (port, value) => [0xba, port & 0xff, port >> 8, 0, 0, 0xb0, value, 0xee];
 export const SPIN = [0xeb, 0xfe];
@@ -22,4 +23,20 @@ export function bare(code, options = {}) {
       loadAddress: 0x8000n,
     },
   });
+}
+
+/** Pages that `touching` writes in a pass. */
+export const TOUCHED = 10;
+
+/** The guest `touch` at native speed, before its first pass. Each `run()` is a pass. */
+export async function touching(options = {}) {
+  const vm = await Vm.create({
+    memory: MiB(4),
+    irqchip: false,
+    ...options,
+    bare: { image: readGuest('touch'), mode: 'long', ring: 3 },
+  });
+  await vm.vcpus[0].setRegs({ r15: BigInt(TOUCHED) });
+  await vm.vcpus[0].run();
+  return vm;
 }
