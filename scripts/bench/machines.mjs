@@ -113,18 +113,21 @@ export async function startPopulated(memory, pages, later) {
     await setPages(vm, pages);
     await vm.start();
     await untilLast(vm, pages);
-    if (later !== pages) {
-      await vm.pause();
-      // The pass that it is in ends with this page.
-      await vm.vcpus[0].setRegs({ r15: BigInt(later), rcx: 1n });
-      await vm.start();
-      await untilWritten(vm, later);
-    }
+    if (later !== pages) await setLater(vm, later);
     return vm;
   } catch (error) {
     await vm.close();
     throw error;
   }
+}
+
+/** What a running guest writes over and over from now on. */
+export async function setLater(vm, pages) {
+  await vm.pause();
+  // The pass that it is in ends with this page.
+  await vm.vcpus[0].setRegs({ r15: BigInt(pages), rcx: 1n });
+  await vm.start();
+  await untilWritten(vm, pages);
 }
 
 /** Resolves once the running guest has written each of these pages since the call. */

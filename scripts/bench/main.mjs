@@ -15,6 +15,13 @@ import { availableMiB, formatSize, neededMiB } from './sizes.mjs';
 import { combine } from './statistics.mjs';
 import { formatHost, formatTable } from './table.mjs';
 
+// Gone at the exit, so that a signal leaves nothing either.
+const scratches = new Set();
+process.on('exit', () => {
+  for (const scratch of scratches) rmSync(scratch, { recursive: true, force: true });
+});
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
+
 const now = () => performance.now() * 1000;
 
 async function loadGroups(groups) {
@@ -79,6 +86,8 @@ async function measureAll(groups, memoryMiB, options, scratch) {
     if (done > 0 && begun - started + longest > options.budgetMs) break;
     process.stderr.write(`${formatSize(memoryMiB)}: round ${done + 1} of ${most} ...\n`);
     for (const group of groups) {
+      // A machine with much other work may not even have the time for one round.
+      if (performance.now() - started > options.budgetMs) break;
       await measureRound(group, program, settings, done % 2 === 0, rounds);
     }
     longest = Math.max(longest, performance.now() - begun);
@@ -88,24 +97,26 @@ async function measureAll(groups, memoryMiB, options, scratch) {
 }
 
 function resultsOf(groups, memoryMiB, rounds) {
-  return groups.flatMap(({ figures }) =>
-    figures.map((figure) => {
-      const limit = limitOf(figure, memoryMiB);
-      return {
-        name: figure.name,
-        memory_MiB: memoryMiB,
-        ...combine(rounds.get(figure.name)),
-        floor_name: figure.floor,
-        ...(figure.aim === undefined ? {} : { aim: figure.aim }),
-        ...(limit === undefined ? {} : { limit_us: limit }),
-      };
-    }),
-  );
+  const measured = groups
+    .flatMap(({ figures }) => figures)
+    .filter(({ name }) => rounds.get(name).length > 0);
+  return measured.map((figure) => {
+    const limit = limitOf(figure, memoryMiB);
+    return {
+      name: figure.name,
+      memory_MiB: memoryMiB,
+      ...combine(rounds.get(figure.name)),
+      floor_name: figure.floor,
+      ...(figure.aim === undefined ? {} : { aim: figure.aim }),
+      ...(limit === undefined ? {} : { limit_us: limit }),
+    };
+  });
 }
 
 /** All figures for one size of memory. What it put on disk is gone afterwards. */
 async function measureSize(groups, memoryMiB, options) {
   const scratch = mkdtempSync(path.join(options.directory ?? tmpdir(), 'kvmsnap-bench-'));
+  scratches.add(scratch);
   try {
     const loadBefore = load();
     const { rounds, done } = await measureAll(groups, memoryMiB, options, scratch);
@@ -115,9 +126,12 @@ async function measureSize(groups, memoryMiB, options) {
       load_after: load(),
       rounds: done,
     };
+    const leftOut = [...rounds].filter(([, samples]) => samples.length === 0);
+    if (leftOut.length > 0) run.left_out = leftOut.map(([name]) => name);
     return { results: resultsOf(groups, memoryMiB, rounds), run };
   } finally {
     rmSync(scratch, { recursive: true, force: true });
+    scratches.delete(scratch);
   }
 }
 
@@ -132,6 +146,7 @@ async function main(argv) {
   for (const memoryMiB of options.sizesMiB) {
     const { results, run } = await measureSize(groups, memoryMiB, options);
     console.log(`${formatHost(host, run)}\n\n${formatTable(results)}\n`);
+    if (run.left_out) console.log(`left out for want of time: ${run.left_out.join(', ')}\n`);
     all.results.push(...results);
     all.host.runs.push(run);
     // After each size: a later one may find too little memory.

@@ -19,6 +19,8 @@ export interface BenchRun {
   load_before: number;
   load_after: number;
   rounds: number;
+  /** Figures for which there was no time. */
+  left_out?: string[];
 }
 export function formatTime(us: number): string;
 export function formatTable(results: readonly Result[]): string;

@@ -4,7 +4,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { LATER_MIB } from '../figures.mjs';
-import { pagesOf, startPopulated, untilWritten } from '../machines.mjs';
+import { pagesOf, setLater, startPopulated, untilWritten } from '../machines.mjs';
 
 const LATER_PAGES = (LATER_MIB * 2 ** 20) / 4096;
 
@@ -20,37 +20,44 @@ async function measureLater(vm, name, pages, { slowRuns, record }) {
   before.close();
 }
 
-async function measureIncrements(vm, name, pages, { slowRuns, record, scratch }) {
-  const store = join(scratch, 'pause');
-  try {
-    let parent = await vm.snapshot({ store, durable: false });
-    for (let i = 0; i < slowRuns; i++) {
-      await untilWritten(vm, pages);
-      const next = await vm.snapshot({ store, parent, durable: false });
-      record(name, next.stats.pauseMs * 1000);
-      parent.close();
-      parent = next;
-    }
-    parent.close();
-  } finally {
-    rmSync(store, { recursive: true, force: true });
+/** @returns the last one, which is the next one's parent. */
+async function measureIncrements(vm, name, pages, parent, { slowRuns, record }) {
+  let before = parent;
+  for (let i = 0; i < slowRuns; i++) {
+    await untilWritten(vm, pages);
+    const next = await vm.snapshot({ store: before.store, parent: before, durable: false });
+    record(name, next.stats.pauseMs * 1000);
+    before.close();
+    before = next;
   }
+  return before;
+}
+
+async function measureGuest(vm, context) {
+  const { wanted, scratch } = context;
+  const guests = [
+    ['idle', 10],
+    ['writing', LATER_PAGES],
+  ];
+  let parent;
+  for (const [guest, pages] of guests) {
+    const [later, increment] = [`later_pause_${guest}`, `increment_pause_${guest}`];
+    if (![later, increment].some(wanted)) continue;
+    await setLater(vm, pages);
+    if (wanted(later)) await measureLater(vm, later, pages, context);
+    if (!wanted(increment)) continue;
+    parent ??= await vm.snapshot({ store: join(scratch, 'pause'), durable: false });
+    parent = await measureIncrements(vm, increment, pages, parent, context);
+  }
+  parent?.close();
 }
 
 export async function measure(context) {
-  const figures = [
-    ['later_pause_idle', 10, measureLater],
-    ['later_pause_writing', LATER_PAGES, measureLater],
-    ['increment_pause_idle', 10, measureIncrements],
-    ['increment_pause_writing', LATER_PAGES, measureIncrements],
-  ];
-  for (const [name, later, measureFigure] of figures) {
-    if (!context.wanted(name)) continue;
-    const vm = await startPopulated(context.memory, pagesOf(context.memory), later);
-    try {
-      await measureFigure(vm, name, later, context);
-    } finally {
-      await vm.close();
-    }
+  const vm = await startPopulated(context.memory, pagesOf(context.memory), 10);
+  try {
+    await measureGuest(vm, context);
+  } finally {
+    await vm.close();
+    rmSync(join(context.scratch, 'pause'), { recursive: true, force: true });
   }
 }
