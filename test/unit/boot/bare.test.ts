@@ -23,7 +23,7 @@ describe('long mode', () => {
   });
 
   it('maps 4 GiB, and all RAM of a larger machine, open to ring 3', () => {
-    const small = plan();
+    const small = plan({ ring: 0 });
     const open = { user: true, writable: true };
     for (const gpa of [0n, 0x1234n, 0xfee00010n, 0xffffffffn]) {
       expect(translate(small, small.entry.sregs.cr3!, gpa)).toEqual({ gpa, ...open });
@@ -33,6 +33,18 @@ describe('long mode', () => {
     const last = BigInt(GiB(7.5)) - 1n;
     expect(translate(large, large.entry.sregs.cr3!, last)).toEqual({ gpa: last, ...open });
     expect(translate(large, large.entry.sregs.cr3!, BigInt(GiB(8)))).toBeUndefined();
+  });
+
+  it('leaves no way out to a guest that starts in ring 3: no interrupt controllers, no syscall', () => {
+    const { ring0, ring3 } = { ring0: plan({ ring: 0 }), ring3: plan({ ring: 3 }) };
+    for (const gpa of [0xfec00000n, 0xfee00010n, 0xfeffffffn]) {
+      expect(translate(ring3, ring3.entry.sregs.cr3!, gpa)).toMatchObject({ gpa, user: false });
+    }
+    for (const gpa of [0xfebfffffn, 0xff000000n]) {
+      expect(translate(ring3, ring3.entry.sregs.cr3!, gpa)).toMatchObject({ gpa, user: true });
+    }
+    expect(ring0.entry.sregs.efer! & 1n).toBe(1n);
+    expect(ring3.entry.sregs.efer! & 1n).toBe(0n);
   });
 
   it('has room for the page tables of 119 GiB of RAM and says so beyond', () => {

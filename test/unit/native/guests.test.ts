@@ -55,7 +55,7 @@ describe('readGuest', () => {
     expect(() => readGuest('../../package' as GuestName)).toThrowError(
       expect.objectContaining({
         code: 'ERR_INVALID_ARGUMENT',
-        message: expect.stringContaining('counter, dirtier, hostile'),
+        message: expect.stringContaining('counter, dirtier, escape, hostile'),
       }) as Error,
     );
     expect(() => readGuest('toString' as GuestName)).toThrowError(KvmsnapError);
