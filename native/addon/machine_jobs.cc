@@ -219,8 +219,10 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     Napi::Env env = info.Env();
-    auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1])](
-                    Machine& machine) { return machine.reset(*instant, image); };
+    auto work = [instant = prepared_of(env, info[0]), image = image_of(env, info[1]),
+                 clock = to_clock_policy(info[2])](Machine& machine) {
+      return machine.reset(*instant, image, clock);
+    };
     return machine_->resets_fast() ? instant_job(env, Access::Reset, work, life_to_js)
                                    : standing_job(env, Access::Reset, work, life_to_js);
   });
@@ -240,9 +242,8 @@ Napi::Value MachineObject::renew(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     return instant_job(
         info.Env(), Access::Reset,
-        [instant = prepared_of(info.Env(), info[0])](Machine& machine) {
-          return machine.renew(*instant);
-        },
+        [instant = prepared_of(info.Env(), info[0]), clock = to_clock_policy(info[1])](
+            Machine& machine) { return machine.renew(*instant, clock); },
         life_to_js);
   });
 }

@@ -96,10 +96,10 @@ void Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
   confinement_.breach();
   try {
-    apply_state(state, &VcpuRegisters::load);
+    apply_state(state, &VcpuRegisters::load, ClockPolicy::Keep);
   } catch (...) {
     try {
-      apply_state(before, &VcpuRegisters::load);
+      apply_state(before, &VcpuRegisters::load, ClockPolicy::Keep);
     } catch (const Error& error) {
       fail(error);
     }
@@ -107,7 +107,10 @@ void Machine::load_state(const MachineState& state) {
   }
 }
 
-void Machine::apply_state(const MachineState& state, LoadVcpu load) {
+void Machine::apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock) {
+  if (clock == ClockPolicy::Host) {
+    return apply_state(moved_to_now(state), load, ClockPolicy::Keep);
+  }
   if (state.vcpus.size() != vcpus_.size()) {
     throw Error("ERR_SNAPSHOT_FORMAT", "the state has " + std::to_string(state.vcpus.size()) +
                                            " vCPUs, the machine " + std::to_string(vcpus_.size()));
