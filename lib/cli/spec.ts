@@ -63,6 +63,12 @@ export const specSchema = z.discriminatedUnion('kind', [
     store: path,
     ref: z.string().min(1).max(256),
     ignore: z.array(z.enum(DIFFERENCE_KINDS)),
+    identity: z
+      .strictObject({
+        generation: z.enum(['new', 'keep']).optional(),
+        clock: z.enum(['host', 'keep']).optional(),
+      })
+      .optional(),
     dirtyRing,
   }),
 ]);
@@ -82,7 +88,9 @@ export async function makeVm(spec: MachineSpec): Promise<Vm> {
   const tracking = spec.dirtyRing === undefined ? {} : { dirtyRing: spec.dirtyRing };
   if (spec.kind === 'snapshot') {
     using snapshot = await Snapshot.open(spec.store, spec.ref);
-    return await snapshot.restore({ ignore: spec.ignore, ...tracking });
+    const { generation, clock } = spec.identity ?? {};
+    const identity = { ...(generation && { generation }), ...(clock && { clock }) };
+    return await snapshot.restore({ ignore: spec.ignore, identity, ...tracking });
   }
   const devices = Object.fromEntries(
     Object.entries(spec.devices).filter(([, value]) => value !== undefined),

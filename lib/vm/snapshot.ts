@@ -4,13 +4,14 @@ import { kvmHost } from '../host/host.js';
 import type { NativeImage, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
-import type { SnapshotConfig } from '../snapshot/config.js';
+import type { MachineDescription, SnapshotConfig } from '../snapshot/config.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
+import type { GenerationIdPlace, IdentityOptions } from './identity.js';
 import { dirtyLogOf } from './options.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
@@ -24,6 +25,8 @@ export interface RestoreOptions {
   manualDirtyLog?: boolean;
   /** Entries of each vCPU's dirty ring; see `VmOptions`. Default: none. */
   dirtyRing?: number;
+  /** How it differs from other machines made from the snapshot. */
+  identity?: IdentityOptions;
   signal?: AbortSignal;
 }
 
@@ -93,7 +96,10 @@ export class Snapshot implements HasPoint, Disposable {
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
-    const vm = await Vm.fromPoint(usual ? usualPoint(opened) : pointOf(opened, options));
+    const vm = await Vm.fromPoint(
+      usual ? usualPoint(opened) : pointOf(opened, options),
+      options.identity,
+    );
     if (options.signal?.aborted) {
       await vm.close();
       throwIfAborted(options.signal);
@@ -107,7 +113,7 @@ export class Snapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    return forkAs(options, () => this.restore());
+    return forkAs(options, (identity) => this.restore(identity ? { identity } : {}));
   }
 
   /** @internal */
@@ -195,7 +201,15 @@ function pointOf(
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
   });
-  return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
+  const vcpus = loaded.state.vcpus.length;
+  const generationId = placeOf(loaded.config.machine);
+  return { config: { irqchip, devices, vcpus, ...generationId }, machine, image };
+}
+
+function placeOf({ generationId }: MachineDescription): { generationId?: GenerationIdPlace } {
+  if (generationId === undefined) return {};
+  const { gpa, gsi } = generationId;
+  return { generationId: { gpa: BigInt(gpa), ...(gsi === undefined ? {} : { gsi }) } };
 }
 
 /** From so many extents on an image may take long to prepare: kMostExtents of memory/compose.h. */

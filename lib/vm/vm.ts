@@ -1,4 +1,5 @@
 /** A machine. */
+import { isDeepStrictEqual } from 'node:util';
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
 import type { DirtyEpoch } from '../dirty/epoch.js';
@@ -17,6 +18,13 @@ import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js'
 import { Console } from './console.js';
 import type { ForkOptions, Forks } from './fork.js';
 import { Handle } from './handle.js';
+import {
+  GENERATION_ID_SIZE,
+  type IdentityOptions,
+  identityOf,
+  renewGeneration,
+  writeGeneration,
+} from './identity.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
@@ -77,15 +85,18 @@ export class Vm implements AsyncDisposable {
    */
   static async create(options: VmOptions = {}): Promise<Vm> {
     throwIfAborted(options.signal);
-    const { config, boot }: MachinePlan = await planMachine(options);
+    const { config, boot, generationId }: MachinePlan = await planMachine(options);
     throwIfAborted(options.signal);
     const events = new MachineEvents();
     const native = await inTurn(() => nativeBinding().createMachine(config, events));
     const { irqchip, devices } = config;
-    const vm = new Vm(native, { irqchip, devices, vcpus: config.cpuid.length }, events);
+    const vcpus = config.cpuid.length;
+    const place = generationId ? { generationId } : {};
+    const vm = new Vm(native, { irqchip, devices, vcpus, ...place }, events);
     try {
       throwIfAborted(options.signal);
       if (boot) await vm.#load(boot);
+      if (generationId) writeGeneration(native, generationId);
       return vm;
     } catch (error) {
       await vm.close();
@@ -94,15 +105,20 @@ export class Vm implements AsyncDisposable {
   }
 
   /** @internal A machine as it was at that instant, paused. */
-  static async fromPoint({ config, machine, image }: Point): Promise<Vm> {
+  static async fromPoint(
+    { config, machine, image }: Point,
+    options?: IdentityOptions,
+  ): Promise<Vm> {
+    const identity = identityOf(options, 'new', config.generationId);
     const events = new MachineEvents();
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
       const native = await inTurn(() =>
-        nativeBinding().createMachine(machine, events, origin.image),
+        nativeBinding().createMachine(machine, events, origin.image, identity.clock),
       );
       const vm = new Vm(native, config, events);
+      renewGeneration(native, identity, config.generationId);
       vm.#origin = origin;
       return vm;
     } catch (error) {
@@ -145,6 +161,12 @@ export class Vm implements AsyncDisposable {
   /** `created | running | paused | stopped | poisoned | closed`. */
   get status(): MachineStatus {
     return this.#handle.status;
+  }
+
+  /** The VM generation ID as the guest finds it, 16 bytes; undefined for a machine without one. */
+  get generationId(): Uint8Array | undefined {
+    const place = this.#config.generationId;
+    return place && this.#native.readMemory(place.gpa, GENERATION_ID_SIZE);
   }
 
   /** `created` or `paused` to `running`. `ERR_STATE`, `ERR_POISONED`, `ERR_CLOSED`. */
@@ -275,10 +297,16 @@ export class Vm implements AsyncDisposable {
    * to. Works in any state but closed, and heals a poisoned machine. A running vCPU that waits for a
    * handler gets its answer first: `kill()` before does not wait. Claims and streams stay.
    *
+   * It is the very same instant again, with the generation ID and the clocks of then, unless `identity`
+   * says otherwise.
+   *
    * The snapshot must be of a machine with the same vCPUs, devices and slots. `ERR_STATE`,
    * `ERR_SNAPSHOT_FORMAT`; when KVM refuses a part the machine is poisoned.
    */
-  async reset(to?: Snapshot | MemorySnapshot): Promise<void> {
+  async reset(
+    to?: Snapshot | MemorySnapshot,
+    options: { identity?: IdentityOptions } = {},
+  ): Promise<void> {
     const point = to === undefined ? this.#origin : await to.point();
     if (point === undefined) {
       throw new KvmsnapError(
@@ -286,7 +314,18 @@ export class Vm implements AsyncDisposable {
         'the machine was not made from a snapshot: say which one to reset it to',
       );
     }
-    this.#stops.begin(await inTurn(() => this.#native.reset(point.machine, point.image)));
+    const place = this.#config.generationId;
+    if (!isDeepStrictEqual(place, point.config.generationId)) {
+      throw new KvmsnapError(
+        'ERR_STATE',
+        'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
+      );
+    }
+    const identity = identityOf(options.identity, 'keep', place);
+    const native = this.#native;
+    const reset = () => native.reset(point.machine, point.image, identity.clock);
+    this.#stops.begin(await inTurn(reset));
+    renewGeneration(native, identity, place);
     // Of the life that is over.
     this.#ended = undefined;
     if (to === undefined) return;
@@ -319,10 +358,12 @@ export class Vm implements AsyncDisposable {
   /** What machine this is, as a snapshot says it. */
   describe(): MachineDescription {
     const regions = this.#native.regions();
+    const { generationId } = this.#config;
     return {
       vcpus: this.vcpus.length,
       memory: { regions: regions.map(({ slot, gpa, size }) => ({ slot, gpa: Number(gpa), size })) },
       irqchip: this.#config.irqchip,
+      ...(generationId ? { generationId: { ...generationId, gpa: Number(generationId.gpa) } } : {}),
       devices: { ...this.#config.devices },
     };
   }

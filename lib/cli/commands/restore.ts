@@ -9,6 +9,8 @@ interface RestoreOptions extends HostingOptions {
   store: string;
   ignore?: (typeof DIFFERENCE_KINDS)[number][];
   dirtyRing?: number;
+  generation?: 'new' | 'keep';
+  clock?: 'host' | 'keep';
 }
 
 export function addRestore(program: Command, exit: Exit): void {
@@ -24,13 +26,27 @@ export function addRestore(program: Command, exit: Exit): void {
         '--ignore <kind...>',
         'differences between this host and the one it was taken on to let pass',
       ).choices(DIFFERENCE_KINDS),
+    )
+    .addOption(
+      new Option(
+        '--generation <policy>',
+        'VM generation ID: new, so that the guest seeds its random numbers anew (default where the ' +
+          'machine has one), or keep',
+      ).choices(['new', 'keep']),
+    )
+    .addOption(
+      new Option(
+        '--clock <policy>',
+        "the guest's clock goes on from where it stood (keep, default) or shows the time of the host",
+      ).choices(['host', 'keep']),
     );
   withHosting(withDirtyRing(withStore(command))).action(
     async (ref: string, options: RestoreOptions) => {
-      const { store, ignore = [], dirtyRing } = options;
+      const { store, ignore = [], dirtyRing, generation, clock } = options;
       const ring = dirtyRing === undefined ? {} : { dirtyRing };
+      const identity = { ...(generation && { generation }), ...(clock && { clock }) };
       exit.code = await hostMachine(
-        { kind: 'snapshot', store: resolve(store), ref, ignore, ...ring },
+        { kind: 'snapshot', store: resolve(store), ref, ignore, identity, ...ring },
         options,
       );
     },
