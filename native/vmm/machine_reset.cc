@@ -131,7 +131,8 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
 }
 
 uint32_t Machine::renew(const MachineConfig& instant, ClockPolicy clock) {
-  return go_back(instant, clock, [&] { apply_state(*instant.state, &VcpuRegisters::load_time, clock); });
+  return go_back(instant, clock,
+                 [&] { apply_state(*instant.state, &VcpuRegisters::load_time, clock); });
 }
 
 MachineConfig Machine::blueprint() const {

@@ -57,7 +57,7 @@ describe.skipIf(whyNoLinux())('Clones of a Linux guest', () => {
     expect(await reseeds(source)).toBe(0);
   });
 
-  test('with the generation kept nothing is told, and twins read the same random numbers', async () => {
+  test('with the generation kept nothing is told, as after a reset that is not asked to', async () => {
     await using source = await bootRegular();
     await source.vm.pause();
     const twins = await source.vm.fork({ count: 2, identity: { generation: 'keep' } });

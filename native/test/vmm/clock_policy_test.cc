@@ -12,7 +12,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-MachineState state_of(uint64_t clock, uint64_t realtime, std::vector<kvm_msr_entry> msrs) {
+MachineState state_of(uint64_t clock, uint64_t realtime, const std::vector<kvm_msr_entry>& msrs) {
   MachineState state;
   state.vm.clock.clock = clock;
   state.vm.clock.realtime = realtime;
