@@ -53,6 +53,7 @@ export type { Claim, MmioClaim, PortClaim } from './vm/claims.js';
 export type { Console } from './vm/console.js';
 export type { FlattenOptions } from './vm/flatten.js';
 export type { ForkOptions, Forks } from './vm/fork.js';
+export type { GenerationIdPlace, IdentityOptions } from './vm/identity.js';
 export type { DirtyLog, MemorySlot, VmMemory } from './vm/memory.js';
 export type { MemorySnapshot } from './vm/memory-snapshot.js';
 export type { BareGuest, DeviceOptions, LinuxGuest, VmOptions } from './vm/options.js';

@@ -9,6 +9,11 @@ export const LOW_MEMORY = {
   ebda: 0x9fc00n,
   /** Video memory and firmware on a PC: never handed out as RAM. */
   hole: 0xa0000n,
+  /**
+   * The VM generation ID: in a page of its own that is no RAM for operating systems, and not at its
+   * start, where they look for the signature of an option ROM.
+   */
+  generationId: 0xdf028n,
   /** ACPI tables; inside the window that operating systems search for the RSDP. */
   acpi: 0xe0000n,
   end: 0x100000n,
@@ -19,6 +24,9 @@ export const IOAPIC_BASE = 0xfec00000n;
 export const LAPIC_BASE = 0xfee00000n;
 /** Both, in large pages. */
 export const INTERRUPT_CONTROLLERS = { start: IOAPIC_BASE, end: 0xff000000n } as const;
+
+/** The IOAPIC's last pin: of none of the ISA interrupts, and far from those that devices get first. */
+export const GENERATION_ID_GSI = 23;
 
 /** What `planLinux` writes for a kernel below 1 MiB. */
 export const LINUX_LAYOUT = {

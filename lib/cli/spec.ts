@@ -63,6 +63,12 @@ export const specSchema = z.discriminatedUnion('kind', [
     store: path,
     ref: z.string().min(1).max(256),
     ignore: z.array(z.enum(DIFFERENCE_KINDS)),
+    identity: z
+      .strictObject({
+        generation: z.enum(['new', 'keep']).optional(),
+        clock: z.enum(['host', 'keep']).optional(),
+      })
+      .optional(),
     dirtyRing,
     /** Memory comes on demand. */
     paging: z.strictObject({ prefetch: z.boolean(), record: z.boolean() }).optional(),
@@ -85,7 +91,9 @@ export async function makeVm(spec: MachineSpec): Promise<Vm> {
   if (spec.kind === 'snapshot') {
     using snapshot = await Snapshot.open(spec.store, spec.ref);
     const { ignore, paging } = spec;
-    return await snapshot.restore({ ignore, ...tracking, ...(paging ? { paging } : {}) });
+    const { generation, clock } = spec.identity ?? {};
+    const identity = { ...(generation && { generation }), ...(clock && { clock }) };
+    return await snapshot.restore({ ignore, identity, ...tracking, ...(paging ? { paging } : {}) });
   }
   const devices = Object.fromEntries(
     Object.entries(spec.devices).filter(([, value]) => value !== undefined),

@@ -100,6 +100,9 @@ export interface NativeFrozen {
   pauseUs: number;
 }
 
+/** Guest clocks go on from where they stood, or have gone on as the host's did. */
+export type NativeClock = 'keep' | 'host';
+
 export type MachineStatus = 'created' | 'running' | 'paused' | 'stopped' | 'poisoned' | 'closed';
 
 /** A run of pages, one after the other. */
@@ -267,7 +270,11 @@ export interface NativeMachine {
    * a JavaScript handler gets its answer first. Gives how often the machine was reset by now, its life:
    * at once when it is done at once.
    */
-  reset(machine: NativePreparedMachine, image: NativeImage): number | Promise<number>;
+  reset(
+    machine: NativePreparedMachine,
+    image: NativeImage,
+    clock?: NativeClock,
+  ): number | Promise<number>;
   /**
    * The same, leaving nothing behind of what it was: all memory is mapped anew, output that nobody took is
    * dropped. On the machine's own thread.
@@ -277,7 +284,7 @@ export interface NativeMachine {
    * The same for a machine that was made or recycled for that instant and has stood since: what time has
    * changed goes back.
    */
-  renew(machine: NativePreparedMachine): number | Promise<number>;
+  renew(machine: NativePreparedMachine, clock?: NativeClock): number | Promise<number>;
 
   // Devices.
   /**
@@ -384,11 +391,15 @@ export interface NativeBinding {
   prepareMachine(config: NativeMachineConfig): NativePreparedMachine;
   /** The state in a prepared machine. */
   preparedState(machine: NativePreparedMachine): RawMachineState;
-  /** `image`: memory that the machine starts with, mapped copy-on-write; otherwise zeros. */
+  /**
+   * `image`: memory that the machine starts with, mapped copy-on-write; otherwise zeros. `clock`: of its
+   * state; default `keep`. `ERR_STATE`: the state does not say when it was saved.
+   */
   createMachine(
     config: NativeMachineConfig | NativePreparedMachine,
     events: NativeEvents,
     image?: NativeImage,
+    clock?: NativeClock,
     paging?: NativePaging,
   ): Promise<NativeMachine>;
   /**

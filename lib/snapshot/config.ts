@@ -12,6 +12,7 @@ import { parseJson } from './json.js';
 import type { MemoryRegion } from './memory-index.js';
 
 const WHAT = 'config';
+const GENERATION_ID_BYTES = 16;
 const pages = z.int().nonnegative().multipleOf(PAGE_SIZE).max(LIMITS.guestAddress);
 const text = z.string().max(4096);
 
@@ -36,6 +37,13 @@ const machineSchema = z.strictObject({
   }),
   /** In-kernel PIC, IOAPIC, LAPIC and PIT. */
   irqchip: z.boolean(),
+  /** Where the VM generation ID lies, and which input of the IOAPIC says that it has changed. */
+  generationId: z
+    .strictObject({
+      gpa: z.int().nonnegative().multipleOf(8).max(LIMITS.guestAddress),
+      gsi: z.int().min(0).max(23).optional(),
+    })
+    .optional(),
   devices: z.strictObject({
     serial: z.boolean(),
     i8042: z.boolean(),
@@ -147,7 +155,21 @@ export function decodeConfig(bytes: Uint8Array): SnapshotConfig {
     if (gpa < end) throw formatError(WHAT, 'memory regions overlap or are not in order');
     end = gpa + size;
   }
+  requireGenerationId(config.machine);
   return config;
+}
+
+/** A restore writes there. */
+function requireGenerationId({ generationId, irqchip, memory }: MachineDescription): void {
+  if (generationId === undefined) return;
+  const { gpa, gsi } = generationId;
+  const inside = memory.regions.some(
+    (region) => region.gpa <= gpa && gpa + GENERATION_ID_BYTES <= region.gpa + region.size,
+  );
+  if (!inside) throw formatError(WHAT, 'the VM generation ID does not lie in memory');
+  if (gsi !== undefined && !irqchip) {
+    throw formatError(WHAT, 'the VM generation ID has an interrupt, the machine no irqchip');
+  }
 }
 
 /** The machine's memory regions with guest addresses as `bigint`. */

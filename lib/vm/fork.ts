@@ -1,6 +1,7 @@
 /** Many machines from one instant. */
 import { requireArgument } from '../errors.js';
 import { throwIfAborted } from './abort.js';
+import type { IdentityOptions } from './identity.js';
 
 export interface ForkOptions {
   /** How many; default 1. */
@@ -10,6 +11,8 @@ export interface ForkOptions {
    * fails. True: the result has an entry for each, as `Promise.allSettled` gives.
    */
   settle?: boolean;
+  /** How each of them differs from the others. */
+  identity?: IdentityOptions;
   /** Aborts between two machines, which are all closed then. `ERR_ABORTED`. */
   signal?: AbortSignal;
 }
@@ -24,9 +27,9 @@ export type Forks<Machine, Options> = Options extends { settle: true }
 /** Calls `make` for each of them, one after the other. */
 async function forkMany<Machine extends { close(): Promise<void> }>(
   options: ForkOptions,
-  make: () => Promise<Machine>,
+  make: (identity?: IdentityOptions) => Promise<Machine>,
 ): Promise<PromiseSettledResult<Machine>[]> {
-  const { count = 1, settle = false, signal } = options;
+  const { count = 1, settle = false, identity, signal } = options;
   requireArgument(
     Number.isInteger(count) && count >= 0 && count <= MOST,
     `count must be an integer from 0 to ${MOST}`,
@@ -35,7 +38,7 @@ async function forkMany<Machine extends { close(): Promise<void> }>(
   try {
     while (results.length < count) {
       throwIfAborted(signal);
-      const [result] = await Promise.allSettled([make()]);
+      const [result] = await Promise.allSettled([make(identity)]);
       if (result.status === 'rejected' && !settle) throw result.reason;
       results.push(result);
     }
@@ -59,7 +62,10 @@ const countOf = (options: number | ForkOptions): ForkOptions =>
 export async function forkAs<
   Machine extends { close(): Promise<void> },
   Options extends number | ForkOptions,
->(options: Options | undefined, make: () => Promise<Machine>): Promise<Forks<Machine, Options>> {
+>(
+  options: Options | undefined,
+  make: (identity?: IdentityOptions) => Promise<Machine>,
+): Promise<Forks<Machine, Options>> {
   const wanted = countOf(options ?? 1);
   const results = await forkMany(wanted, make);
   const forks = wanted.settle

@@ -1,5 +1,6 @@
 /** A snapshot that is in this process's memory only. */
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
+import type { IdentityOptions } from './identity.js';
 import type { HasPoint, Point } from './point.js';
 import { Vm } from './vm.js';
 
@@ -19,15 +20,15 @@ export class MemorySnapshot implements HasPoint, Disposable {
   }
 
   /** A new machine, paused at the instant of the snapshot. `ERR_CLOSED`. */
-  restore(): Promise<Vm> {
-    return Vm.fromPoint(this.#point);
+  restore(options: { identity?: IdentityOptions } = {}): Promise<Vm> {
+    return Vm.fromPoint(this.#point, options.identity);
   }
 
   /** The same, many times: see {@link Vm.fork}. */
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    return forkAs(options, () => this.restore());
+    return forkAs(options, (identity) => this.restore(identity ? { identity } : {}));
   }
 
   /** Lets go of its memory; machines that were made from it keep what they need. Idempotent. */

@@ -2,7 +2,10 @@
 import {
   type BareOptions,
   type BootPlan,
+  GENERATION_ID_GSI,
+  inRam,
   type LinuxOptions,
+  LOW_MEMORY,
   planBare,
   planLinux,
   ramRanges,
@@ -15,6 +18,7 @@ import { requireArgument } from '../errors.js';
 import { capability, kvmHost } from '../host/host.js';
 import type { NativeDevices, NativeMachineConfig } from '../native/binding.js';
 import { HOLE_END, MiB, PAGE_SIZE } from '../units.js';
+import { GENERATION_ID_SIZE, type GenerationIdPlace } from './identity.js';
 
 /** Which native devices a machine has. All but `exitPort` default to true. */
 export interface DeviceOptions {
@@ -61,6 +65,13 @@ export interface VmOptions extends Partial<LinuxGuest> {
    */
   irqchip?: boolean;
   devices?: DeviceOptions;
+  /**
+   * A VM generation ID: 16 random bytes that become others in a machine made from a snapshot of this one,
+   * so that the guest can tell that it is a clone; see {@link IdentityOptions}. Linux guests have it by
+   * default, through ACPI; it needs `CONFIG_VMGENID`. Others have it where you say. Default: true with
+   * `kernel`, else none.
+   */
+  generationId?: boolean | GenerationIdPlace;
   /** Narrows the guest's CPUID, so that its snapshots can move to lesser hosts. */
   cpuTemplate?: CpuTemplate;
   /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2; default false. See {@link VmMemory.clearDirtyLog}. */
@@ -78,6 +89,7 @@ export interface VmOptions extends Partial<LinuxGuest> {
 export interface MachinePlan {
   config: NativeMachineConfig;
   boot?: BootPlan;
+  generationId?: GenerationIdPlace;
 }
 
 export const DEFAULT_CMDLINE = 'console=ttyS0 panic=-1 reboot=t';
@@ -103,8 +115,48 @@ export async function planMachine(options: VmOptions): Promise<MachinePlan> {
       ...(options.cpuTemplate ? { template: options.cpuTemplate } : {}),
     }),
   };
-  const boot = await planBoot(options, { vcpus, memory, irqchip });
-  return boot ? { config, boot } : { config };
+  const generationId = generationIdOf(options, memory, irqchip);
+  const boot = await planBoot(options, { vcpus, memory, irqchip, generationId: !!generationId });
+  if (boot && generationId) requireFree(boot, generationId);
+  return { config, ...(boot ? { boot } : {}), ...(generationId ? { generationId } : {}) };
+}
+
+/** `ERR_INVALID_ARGUMENT`. */
+function generationIdOf(
+  { kernel, generationId = kernel !== undefined }: VmOptions,
+  memory: number,
+  irqchip: boolean,
+): GenerationIdPlace | undefined {
+  if (generationId === false) return undefined;
+  if (kernel !== undefined) {
+    requireArgument(
+      generationId === true,
+      'a Linux guest finds its VM generation ID through ACPI: generationId is true or false',
+    );
+    return { gpa: LOW_MEMORY.generationId, gsi: GENERATION_ID_GSI };
+  }
+  requireArgument(
+    typeof generationId === 'object' && typeof generationId.gpa === 'bigint',
+    'generationId says where a guest without ACPI finds it: { gpa: 0x9000n }',
+  );
+  const { gpa, gsi } = generationId;
+  requireArgument(
+    gpa % 8n === 0n && inRam(ramRanges(memory), gpa, gpa + BigInt(GENERATION_ID_SIZE)),
+    'generationId.gpa is a multiple of 8 with 16 bytes of RAM there',
+  );
+  requireArgument(
+    gsi === undefined || (irqchip && Number.isInteger(gsi) && gsi >= 0 && gsi < 24),
+    'generationId.gsi is an input of the irqchip, 0 to 23: leave it out, or irqchip true',
+  );
+  return gsi === undefined ? { gpa } : { gpa, gsi };
+}
+
+function requireFree({ writes }: BootPlan, { gpa }: GenerationIdPlace): void {
+  const end = gpa + BigInt(GENERATION_ID_SIZE);
+  requireArgument(
+    writes.every((write) => write.gpa + BigInt(write.data.length) <= gpa || end <= write.gpa),
+    'generationId.gpa lies in what is loaded for the guest; put it elsewhere',
+  );
 }
 
 function checkSizes(vcpus: number, memory: number): void {
@@ -167,7 +219,7 @@ function ramRegions(memory: number): NativeMachineConfig['regions'] {
 
 async function planBoot(
   options: VmOptions,
-  machine: { vcpus: number; memory: number; irqchip: boolean },
+  machine: { vcpus: number; memory: number; irqchip: boolean; generationId: boolean },
 ): Promise<BootPlan | undefined> {
   const { kernel, bare } = options;
   requireArgument(
@@ -194,6 +246,7 @@ async function planBoot(
     memory: machine.memory,
     vcpus: machine.vcpus,
     irqchip: true,
+    generationId: machine.generationId,
     ...(setupData ? { setupData } : {}),
     ...(elfEntry ? { elfEntry } : {}),
   });

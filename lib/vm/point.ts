@@ -1,5 +1,6 @@
 /** A machine's instant inside this process: what new machines are made from, and old ones go back to. */
 import type {
+  NativeClock,
   NativeEvents,
   NativeImage,
   NativeMachine,
@@ -8,11 +9,15 @@ import type {
   NativePreparedMachine,
 } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
+import type { GenerationIdPlace } from './identity.js';
 import { inTurn } from './turns.js';
 
 export interface Point {
   /** The machine; without state, which `machine` has. */
-  config: Pick<NativeMachineConfig, 'irqchip' | 'devices'> & { vcpus: number };
+  config: Pick<NativeMachineConfig, 'irqchip' | 'devices'> & {
+    vcpus: number;
+    generationId?: GenerationIdPlace;
+  };
   machine: NativePreparedMachine;
   image: NativeImage;
 }
@@ -30,9 +35,10 @@ export interface HasPoint {
 export async function machineAt(
   { machine, image }: Point,
   events: NativeEvents,
+  clock: NativeClock,
   paging?: NativePaging,
 ): Promise<NativeMachine> {
   // Memory that comes on demand is mapped from nowhere.
   if (paging === undefined) await image.prepare()?.done;
-  return inTurn(() => nativeBinding().createMachine(machine, events, image, paging));
+  return inTurn(() => nativeBinding().createMachine(machine, events, image, clock, paging));
 }

@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeMachine } from '../native/binding.js';
 import { throwIfAborted } from './abort.js';
+import { type Identity, type IdentityOptions, identityOf, renewGeneration } from './identity.js';
 import type { MemorySnapshot } from './memory-snapshot.js';
 import { machineAt, type Point } from './point.js';
 import type { Snapshot } from './snapshot.js';
@@ -40,6 +41,7 @@ export interface PoolStats {
 }
 
 interface Waiter {
+  identity: Identity;
   resolve: (vm: Vm) => void;
   reject: (error: unknown) => void;
 }
@@ -109,15 +111,16 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * A machine, paused at the snapshot's instant. Waits while all machines that there may be are taken.
-   * `ERR_CLOSED`, `ERR_ABORTED`, `ERR_IOCTL`.
+   * A machine, paused at the snapshot's instant and with an identity of its own. Waits while all machines that there may be are taken.
+   * `ERR_CLOSED`, `ERR_ABORTED`, `ERR_IOCTL`, `ERR_INVALID_ARGUMENT` (the identity).
    */
-  async get(options: { signal?: AbortSignal } = {}): Promise<Vm> {
+  async get(options: { signal?: AbortSignal; identity?: IdentityOptions } = {}): Promise<Vm> {
     const { signal } = options;
+    const identity = identityOf(options.identity, 'new', this.#point.config.generationId);
     throwIfAborted(signal);
     this.#requireOpen();
     const native = this.#idle.pop();
-    if (native !== undefined) return this.#handOut(native);
+    if (native !== undefined) return this.#handOut(native, identity);
     if (this.#count() < this.#max) {
       this.#taken++;
       const made = await this.#make().catch((error: unknown) => {
@@ -125,9 +128,9 @@ export class Pool implements AsyncDisposable {
         throw error;
       });
       this.#taken--;
-      return this.#handOut(made);
+      return this.#handOut(made, identity);
     }
-    return this.#wait(signal);
+    return this.#wait(identity, signal);
   }
 
   get stats(): PoolStats {
@@ -165,15 +168,17 @@ export class Pool implements AsyncDisposable {
   }
 
   async #make(): Promise<NativeMachine> {
-    const native = await machineAt(this.#point, SILENT);
+    const native = await machineAt(this.#point, SILENT, 'keep');
     this.#made++;
     return native;
   }
 
-  async #handOut(native: NativeMachine): Promise<Vm> {
+  async #handOut(native: NativeMachine, identity: Identity): Promise<Vm> {
     this.#taken++;
     try {
-      const life = await inTurn(() => native.renew(this.#point.machine));
+      const { machine, config } = this.#point;
+      const life = await inTurn(() => native.renew(machine, identity.clock));
+      renewGeneration(native, identity, config.generationId);
       this.#requireOpen();
       this.#handedOut++;
       this.#refill();
@@ -183,6 +188,10 @@ export class Pool implements AsyncDisposable {
       this.#discard(native);
       throw error;
     }
+  }
+
+  #serve({ identity, resolve, reject }: Waiter, native: NativeMachine): void {
+    this.#handOut(native, identity).then(resolve, reject);
   }
 
   async #takeBack(native: NativeMachine): Promise<void> {
@@ -203,7 +212,7 @@ export class Pool implements AsyncDisposable {
     if (this.#closed) return this.#discard(native);
     this.#recycled++;
     const waiter = this.#waiters.shift();
-    if (waiter) this.#handOut(native).then(waiter.resolve, waiter.reject);
+    if (waiter) this.#serve(waiter, native);
     else this.#idle.push(native);
   }
 
@@ -222,7 +231,7 @@ export class Pool implements AsyncDisposable {
         const native = await this.#make();
         const waiter = this.#waiters.shift();
         if (this.#closed) this.#discard(native);
-        else if (waiter) this.#handOut(native).then(waiter.resolve, waiter.reject);
+        else if (waiter) this.#serve(waiter, native);
         else this.#idle.push(native);
         await nextTurn();
       }
@@ -241,9 +250,10 @@ export class Pool implements AsyncDisposable {
     return wanted && this.#count() < this.#max;
   }
 
-  #wait(signal: AbortSignal | undefined): Promise<Vm> {
+  #wait(identity: Identity, signal: AbortSignal | undefined): Promise<Vm> {
     return new Promise((resolve, reject) => {
       const waiter: Waiter = {
+        identity,
         resolve: (vm) => {
           signal?.removeEventListener('abort', abort);
           resolve(vm);

@@ -4,13 +4,14 @@ import { kvmHost } from '../host/host.js';
 import type { NativeImage, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
-import type { SnapshotConfig } from '../snapshot/config.js';
+import type { MachineDescription, SnapshotConfig } from '../snapshot/config.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
+import type { GenerationIdPlace, IdentityOptions } from './identity.js';
 import { dirtyLogOf } from './options.js';
 import { type PagingOptions, planPaging, type WorkingSet } from './paging.js';
 import type { HasPoint, Point } from './point.js';
@@ -31,6 +32,8 @@ export interface RestoreOptions {
    * the rest. docs/on-demand.md.
    */
   paging?: PagingOptions;
+  /** How it differs from other machines made from the snapshot. */
+  identity?: IdentityOptions;
   signal?: AbortSignal;
 }
 
@@ -98,9 +101,9 @@ export class Snapshot implements HasPoint, Disposable {
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
-    const point = usual ? usualPoint(opened) : pointOf(opened, options);
     const vm = await Vm.fromPoint(
-      point,
+      usual ? usualPoint(opened) : pointOf(opened, options),
+      options.identity,
       options.paging ? planPaging(options.paging, opened.loaded) : undefined,
     );
     if (options.signal?.aborted) {
@@ -116,7 +119,7 @@ export class Snapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    return forkAs(options, () => this.restore());
+    return forkAs(options, (identity) => this.restore(identity ? { identity } : {}));
   }
 
   /** @internal */
@@ -225,7 +228,15 @@ function pointOf(
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
   });
-  return { config: { irqchip, devices, vcpus: loaded.state.vcpus.length }, machine, image };
+  const vcpus = loaded.state.vcpus.length;
+  const generationId = placeOf(loaded.config.machine);
+  return { config: { irqchip, devices, vcpus, ...generationId }, machine, image };
+}
+
+function placeOf({ generationId }: MachineDescription): { generationId?: GenerationIdPlace } {
+  if (generationId === undefined) return {};
+  const { gpa, gsi } = generationId;
+  return { generationId: { gpa: BigInt(gpa), ...(gsi === undefined ? {} : { gsi }) } };
 }
 
 function openImage(loaded: LoadedSnapshot): Opened {

@@ -1,4 +1,5 @@
 /** A machine. */
+import { isDeepStrictEqual } from 'node:util';
 import type { BootPlan } from '../boot/index.js';
 import { encodeRegs, encodeSregs } from '../cpu/registers.js';
 import type { DirtyEpoch } from '../dirty/epoch.js';
@@ -17,8 +18,18 @@ import { PAGE_SIZE } from '../units.js';
 import { cancellable, throwIfAborted } from './abort.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import { Console } from './console.js';
+import { MachineEvents } from './events.js';
 import type { ForkOptions, Forks } from './fork.js';
 import { Handle } from './handle.js';
+import {
+  GENERATION_ID_SIZE,
+  type Identity,
+  type IdentityOptions,
+  identityOf,
+  pagesOfGeneration,
+  renewGeneration,
+  writeGeneration,
+} from './identity.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
 import { type MachinePlan, planMachine, type VmOptions } from './options.js';
@@ -27,9 +38,9 @@ import { PageServer, type PagingFacts, type PagingPlan, type WorkingSet } from '
 import { machineAt, type Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { Snapshot } from './snapshot.js';
-import { Stops } from './stops.js';
+import type { Stops } from './stops.js';
 import { inTurn } from './turns.js';
-import { Vcpu, type VcpuExit } from './vcpu.js';
+import { Vcpu } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
 export type StopInfo = NativeStop;
@@ -80,15 +91,18 @@ export class Vm implements AsyncDisposable {
    */
   static async create(options: VmOptions = {}): Promise<Vm> {
     throwIfAborted(options.signal);
-    const { config, boot }: MachinePlan = await planMachine(options);
+    const { config, boot, generationId }: MachinePlan = await planMachine(options);
     throwIfAborted(options.signal);
     const events = new MachineEvents();
     const native = await inTurn(() => nativeBinding().createMachine(config, events));
     const { irqchip, devices } = config;
-    const vm = new Vm(native, { irqchip, devices, vcpus: config.cpuid.length }, events);
+    const vcpus = config.cpuid.length;
+    const place = generationId ? { generationId } : {};
+    const vm = new Vm(native, { irqchip, devices, vcpus, ...place }, events);
     try {
       throwIfAborted(options.signal);
       if (boot) await vm.#load(boot);
+      if (generationId) writeGeneration(native, generationId);
       return vm;
     } catch (error) {
       await vm.close();
@@ -97,16 +111,22 @@ export class Vm implements AsyncDisposable {
   }
 
   /** @internal A machine as it was at that instant, paused; with `paging`, memory is still to come. */
-  static async fromPoint({ config, machine, image }: Point, paging?: PagingPlan): Promise<Vm> {
+  static async fromPoint(
+    { config, machine, image }: Point,
+    options?: IdentityOptions,
+    paging?: PagingPlan,
+  ): Promise<Vm> {
+    const identity = identityOf(options, 'new', config.generationId);
     const events = new MachineEvents();
     if (paging) events.pageServer = new PageServer(paging);
     // Before anything is waited for: the snapshot may be closed meanwhile.
     const origin = { config, machine, image: image.share() };
     try {
-      const native = await machineAt(origin, events, paging?.native);
+      const native = await machineAt(origin, events, identity.clock, paging?.native);
       const vm = new Vm(native, config, events);
       vm.#origin = origin;
-      if (paging) await vm.#enter(events.pageServer);
+      if (paging) await vm.#enter(events.pageServer, identity);
+      else renewGeneration(native, identity, config.generationId);
       return vm;
     } catch (error) {
       origin.image.close();
@@ -148,6 +168,12 @@ export class Vm implements AsyncDisposable {
   /** `created | running | paused | stopped | poisoned | closed`. */
   get status(): MachineStatus {
     return this.#handle.status;
+  }
+
+  /** The VM generation ID as the guest finds it, 16 bytes; undefined for a machine without one. */
+  get generationId(): Uint8Array | undefined {
+    const place = this.#config.generationId;
+    return place && this.#native.readMemory(place.gpa, GENERATION_ID_SIZE);
   }
 
   /** `created` or `paused` to `running`. `ERR_STATE`, `ERR_POISONED`, `ERR_CLOSED`. */
@@ -338,10 +364,16 @@ export class Vm implements AsyncDisposable {
    * to. Works in any state but closed, and heals a poisoned machine. A running vCPU that waits for a
    * handler gets its answer first: `kill()` before does not wait. Claims and streams stay.
    *
+   * It is the very same instant again, with the generation ID and the clocks of then, unless `identity`
+   * says otherwise.
+   *
    * The snapshot must be of a machine with the same vCPUs, devices and slots. `ERR_STATE`,
    * `ERR_SNAPSHOT_FORMAT`; when KVM refuses a part the machine is poisoned.
    */
-  async reset(to?: Snapshot | MemorySnapshot): Promise<void> {
+  async reset(
+    to?: Snapshot | MemorySnapshot,
+    options: { identity?: IdentityOptions } = {},
+  ): Promise<void> {
     const point = to === undefined ? this.#origin : await to.point();
     if (point === undefined) {
       throw new KvmsnapError(
@@ -349,7 +381,18 @@ export class Vm implements AsyncDisposable {
         'the machine was not made from a snapshot: say which one to reset it to',
       );
     }
-    this.#stops.begin(await inTurn(() => this.#native.reset(point.machine, point.image)));
+    const place = this.#config.generationId;
+    if (!isDeepStrictEqual(place, point.config.generationId)) {
+      throw new KvmsnapError(
+        'ERR_STATE',
+        'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
+      );
+    }
+    const identity = identityOf(options.identity, 'keep', place);
+    const native = this.#native;
+    const reset = () => native.reset(point.machine, point.image, identity.clock);
+    this.#stops.begin(await inTurn(reset));
+    renewGeneration(native, identity, place);
     // Of the life that is over.
     this.#ended = undefined;
     if (to === undefined) return;
@@ -384,10 +427,12 @@ export class Vm implements AsyncDisposable {
   /** What machine this is, as a snapshot says it. */
   describe(): MachineDescription {
     const regions = this.#native.regions();
+    const { generationId } = this.#config;
     return {
       vcpus: this.vcpus.length,
       memory: { regions: regions.map(({ slot, gpa, size }) => ({ slot, gpa: Number(gpa), size })) },
       irqchip: this.#config.irqchip,
+      ...(generationId ? { generationId: { ...generationId, gpa: Number(generationId.gpa) } } : {}),
       devices: { ...this.#config.devices },
     };
   }
@@ -403,10 +448,15 @@ export class Vm implements AsyncDisposable {
   }
 
   /** The state that memory on demand goes with: KVM may touch pages for it. */
-  async #enter(server: PageServer | undefined): Promise<void> {
+  async #enter(server: PageServer | undefined, identity: Identity): Promise<void> {
     server?.serve(this.#native);
+    const place = this.#config.generationId;
     try {
       await this.#native.enterState();
+      if (place && identity.generation === 'new') {
+        await this.#native.pageIn(pagesOfGeneration(place)).done;
+      }
+      renewGeneration(this.#native, identity, place);
       // KVM itself may not mind that a page did not come.
       if (this.status === 'poisoned') throw new KvmsnapError('ERR_POISONED', 'the machine failed');
     } catch (error) {
@@ -467,31 +517,4 @@ function pagesAround(gpa: bigint, length: number): PageRun {
   const page = BigInt(PAGE_SIZE);
   const first = gpa / page;
   return { gpa: first * page, count: Number((gpa + BigInt(length) + page - 1n) / page - first) };
-}
-
-/** What the addon calls. Holds the machine weakly in no way: the two are collected together. */
-class MachineEvents {
-  vm: Vm | undefined;
-  readonly stops = new Stops();
-  pageServer: PageServer | undefined;
-
-  stopped(stop: StopInfo, life: number): void {
-    this.stops.stopped(this.pageServer?.told(stop) ?? stop, life);
-  }
-
-  pages(id: number, gpa: bigint, length: number): void {
-    this.pageServer?.pages(id, gpa, length);
-  }
-
-  pagingEnded(): void {
-    this.pageServer?.ended();
-  }
-
-  output(stream: 0 | 1, bytes: Uint8Array): void {
-    this.vm?.output[stream].take(bytes);
-  }
-
-  exit(vcpu: number, question: number, claim: number, exit: VcpuExit): void {
-    void this.vm?.claims.handle(vcpu, question, claim, exit);
-  }
 }

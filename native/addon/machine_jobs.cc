@@ -252,9 +252,8 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
     std::shared_ptr<const Image> image = image_of(env, info[1]);
     // To map it, if it is another than the machine has, takes long.
     bool fast = machine_->resets_fast() && !image->is_scattered();
-    auto work = [instant = prepared_of(env, info[0]), image](Machine& machine) {
-      return machine.reset(*instant, image);
-    };
+    auto work = [instant = prepared_of(env, info[0]), image, clock = to_clock_policy(info[2])](
+                    Machine& machine) { return machine.reset(*instant, image, clock); };
     return fast ? instant_job(env, Access::Reset, work, life_to_js)
                 : standing_job(env, Access::Reset, work, life_to_js);
   });
@@ -274,9 +273,8 @@ Napi::Value MachineObject::renew(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     return instant_job(
         info.Env(), Access::Reset,
-        [instant = prepared_of(info.Env(), info[0])](Machine& machine) {
-          return machine.renew(*instant);
-        },
+        [instant = prepared_of(info.Env(), info[0]), clock = to_clock_policy(info[1])](
+            Machine& machine) { return machine.renew(*instant, clock); },
         life_to_js);
   });
 }

@@ -123,13 +123,14 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
   return guard(env, [&]() -> Napi::Value {
     MachineConfig config = config_of(env, info[0]);
     if (!info[2].IsUndefined()) config.image = image_of(env, info[2]);
+    config.clock = to_clock_policy(info[3]);
     Napi::Object events = to_object(info[1], "events");
     Parts parts = {.owner = std::make_shared<Owner>(),
                    .queue = JsQueue::create(env, "kvmsnap-machine"),
                    .self = std::make_shared<MachineObject*>(nullptr)};
     PendingPromise promise(env);
     auto outcome = attempt([&] {
-      std::optional<PagingOptions> paging = paging_of(info[3], parts);
+      std::optional<PagingOptions> paging = paging_of(info[4], parts);
       parts.owner->machine = Machine::create(
           std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.self),
           std::move(paging));

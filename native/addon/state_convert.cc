@@ -119,6 +119,14 @@ MachineConfig to_config(const Napi::Value& value) {
   return config;
 }
 
+ClockPolicy to_clock_policy(const Napi::Value& value) {
+  if (value.IsUndefined()) return ClockPolicy::Keep;
+  std::string name = value.ToString();
+  if (name == "keep") return ClockPolicy::Keep;
+  if (name == "host") return ClockPolicy::Host;
+  throw Error("ERR_INVALID_ARGUMENT", "a clock is kept or the host's: `keep` or `host`");
+}
+
 MachineState to_state(const Napi::Value& value) {
   Napi::Object object = to_object(value, "state");
   MachineState state;

@@ -9,6 +9,8 @@
 namespace kvmsnap {
 
 MachineConfig to_config(const Napi::Value& value);
+/// `undefined` or `keep`, and `host`.
+ClockPolicy to_clock_policy(const Napi::Value& value);
 MachineState to_state(const Napi::Value& value);
 Napi::Value from_state(Napi::Env env, const MachineState& state);
 RegionSpec to_region(const Napi::Value& value);

@@ -14,6 +14,7 @@
 #include "kvm/kvm.h"
 #include "memory/guest_memory.h"
 #include "memory/pager.h"
+#include "vmm/clock_policy.h"
 #include "vmm/confinement.h"
 #include "vmm/crew.h"
 #include "vmm/device_set.h"
@@ -45,6 +46,8 @@ struct MachineConfig {
   std::shared_ptr<const Image> image;
   /// State to start with; else what KVM gives a new vCPU.
   std::shared_ptr<const MachineState> state;
+  /// Of that state.
+  ClockPolicy clock = ClockPolicy::Keep;
 };
 
 /// Why a machine stopped by itself or was poisoned.
@@ -165,13 +168,14 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// of `instant.state`, and paused. What an exit waits for is given up. Throws ERR_STATE, and has
   /// done nothing, for another kind of machine; when KVM refuses a part the machine is poisoned.
   /// Returns how often that was done, which tells stops before it from stops after it.
-  uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
+  uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
+                 ClockPolicy clock);
   /// The same for a machine that goes to another owner: nothing is left of what it was, in memory
   /// or on its way out.
   uint32_t recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
   /// A machine that was made or recycled for that instant, and has stood since, is there again:
   /// what time alone has changed is put back. Returns what `reset` does.
-  uint32_t renew(const MachineConfig& instant);
+  uint32_t renew(const MachineConfig& instant, ClockPolicy clock);
   /// What machines like this one are made of, memory and state excepted.
   MachineConfig blueprint() const;
   void add_slot(const RegionSpec& spec);
@@ -217,12 +221,12 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void settle_all();
   /// May leave half of it behind when it throws.
   using LoadVcpu = void (VcpuRegisters::*)(const VcpuState&);
-  void apply_state(const MachineState& state, LoadVcpu load);
+  void apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock);
   uint32_t begin_life();
   template <typename PutBack>
-  uint32_t go_back(const MachineConfig& instant, const PutBack& put_back);
+  uint32_t go_back(const MachineConfig& instant, ClockPolicy clock, const PutBack& put_back);
   void put_back_state(const std::shared_ptr<const MachineState>& state,
-                      std::span<const GpaRange> written);
+                      std::span<const GpaRange> written, ClockPolicy clock);
 
   // On a vCPU's thread.
   void run_vcpu(unsigned index) override;

@@ -66,8 +66,11 @@ uint32_t Machine::begin_life() {
 }
 
 template <typename PutBack>
-uint32_t Machine::go_back(const MachineConfig& instant, const PutBack& put_back) {
+uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
+                          const PutBack& put_back) {
   require_same_kind(instant);
+  // One that does not say when it was is refused before anything has happened.
+  if (clock == ClockPolicy::Host) age_of(*instant.state, {});
   uint32_t life = begin_life();
   drop_paging();
   try {
@@ -87,23 +90,24 @@ uint32_t Machine::go_back(const MachineConfig& instant, const PutBack& put_back)
   return life;
 }
 
-uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
-  return go_back(instant, [&] {
+uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
+                        ClockPolicy clock) {
+  return go_back(instant, clock, [&] {
     std::vector<GpaRange> written;
     tracking_.remap(memory_, [&] { written = memory_.reset(image); });
-    put_back_state(instant.state, written);
+    put_back_state(instant.state, written, clock);
   });
 }
 
 void Machine::put_back_state(const std::shared_ptr<const MachineState>& state,
-                             std::span<const GpaRange> written) {
+                             std::span<const GpaRange> written, ClockPolicy clock) {
   bool confined = confinement_.held(state, written, memory_);
   reset_before_ = true;
-  if (confined) return apply_state(*state, &VcpuRegisters::load_confined);
+  if (confined) return apply_state(*state, &VcpuRegisters::load_confined, clock);
   auto load = confinement_.knows(*state) ? &VcpuRegisters::load_again : &VcpuRegisters::load;
-  if (has_nested_paging()) return apply_state(*state, load);
+  if (has_nested_paging()) return apply_state(*state, load, clock);
   Aside dropping([this] { translations_.forget(vm_); });
-  apply_state(*state, load);
+  apply_state(*state, load, clock);
   dropping.finish();
 }
 
@@ -115,12 +119,12 @@ bool Machine::resets_fast() const {
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
   tracking_.require_none("recycling");
-  uint32_t life = go_back(instant, [&] {
+  uint32_t life = go_back(instant, ClockPolicy::Keep, [&] {
     memory_.map_anew(image);
     const auto regions = memory_.regions();
     std::vector<GpaRange> all;
     for (const RegionSpec& region : regions) all.push_back({region.gpa, region.size});
-    put_back_state(instant.state, all);
+    put_back_state(instant.state, all, ClockPolicy::Keep);
   });
   for (OutputBuffer* output : {&serial_output_, &debug_output_}) {
     output->take();
@@ -129,8 +133,9 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
   return life;
 }
 
-uint32_t Machine::renew(const MachineConfig& instant) {
-  return go_back(instant, [&] { apply_state(*instant.state, &VcpuRegisters::load_time); });
+uint32_t Machine::renew(const MachineConfig& instant, ClockPolicy clock) {
+  return go_back(instant, clock,
+                 [&] { apply_state(*instant.state, &VcpuRegisters::load_time, clock); });
 }
 
 MachineConfig Machine::blueprint() const {

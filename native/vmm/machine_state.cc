@@ -98,10 +98,10 @@ void Machine::load_state(const MachineState& state) {
   confinement_.breach();
   if (config_.irqchip) stop_pit(vm_);
   try {
-    apply_state(state, &VcpuRegisters::load);
+    apply_state(state, &VcpuRegisters::load, ClockPolicy::Keep);
   } catch (...) {
     try {
-      apply_state(before, &VcpuRegisters::load);
+      apply_state(before, &VcpuRegisters::load, ClockPolicy::Keep);
     } catch (const Error& error) {
       fail(error);
     }
@@ -109,7 +109,10 @@ void Machine::load_state(const MachineState& state) {
   }
 }
 
-void Machine::apply_state(const MachineState& state, LoadVcpu load) {
+void Machine::apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock) {
+  if (clock == ClockPolicy::Host) {
+    return apply_state(moved_to_now(state), load, ClockPolicy::Keep);
+  }
   if (state.vcpus.size() != vcpus_.size()) {
     throw Error("ERR_SNAPSHOT_FORMAT", "the state has " + std::to_string(state.vcpus.size()) +
                                            " vCPUs, the machine " + std::to_string(vcpus_.size()));

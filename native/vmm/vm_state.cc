@@ -1,12 +1,28 @@
 #include "vmm/vm_state.h"
 
+#include <chrono>
+
 #include "vmm/pit_state.h"
 
 namespace kvmsnap {
 
+namespace {
+
+// KVM before Linux 5.16, or on a host whose own clock is not the TSC, leaves out when it was.
+kvm_clock_data with_time(kvm_clock_data clock) {
+  if ((clock.flags & KVM_CLOCK_REALTIME) != 0) return clock;
+  auto now = std::chrono::system_clock::now().time_since_epoch();
+  auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  clock.flags |= KVM_CLOCK_REALTIME;
+  clock.realtime = static_cast<uint64_t>(ns);
+  return clock;
+}
+
+}  // namespace
+
 VmState save_vm(const VmFd& vm, bool irqchip) {
   VmState state;
-  state.clock = vm.clock();
+  state.clock = with_time(vm.clock());
   if (irqchip) {
     // The PIT's timer goes on while vCPUs stand still: a tick after this is in the PIC below.
     kvm_pit_state2 pit2 = vm.pit2();
@@ -34,7 +50,7 @@ void load_vm(const VmFd& vm, const VmState& state) {
     if (!pit_first) vm.set_pit2(state.irqchip->pit2);
   }
   kvm_clock_data clock = {};
-  // No flags: the guest's clock goes on from where it stood, not from the host's time.
+  // No flags: KVM would add the time since. Where that is wanted, moved_on has, to TSCs too.
   clock.clock = state.clock.clock;
   vm.set_clock(clock);
 }

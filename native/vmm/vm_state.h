@@ -18,6 +18,7 @@ struct IrqchipState {
 struct VmState {
   /// Absent without an in-kernel irqchip.
   std::optional<IrqchipState> irqchip;
+  /// With KVM_CLOCK_REALTIME: `realtime` is the host's time of that instant.
   kvm_clock_data clock = {};
 };
 

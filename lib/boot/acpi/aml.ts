@@ -16,9 +16,16 @@ const QWORD_PREFIX = 0x0e;
 const SCOPE_OP = 0x10;
 const BUFFER_OP = 0x11;
 const PACKAGE_OP = 0x12;
+const METHOD_OP = 0x14;
 const EXT_OP = 0x5b;
 const DEVICE_OP = 0x82;
 const ROOT_CHAR = 0x5c;
+const ARG0_OP = 0x68;
+const NOTIFY_OP = 0x86;
+const LEQUAL_OP = 0x93;
+const IF_OP = 0xa0;
+/** MethodFlags: serialized (20.2.5.2). */
+const SERIALIZED = 1 << 3;
 
 export type Aml = Uint8Array;
 
@@ -94,3 +101,18 @@ export function packageOf(elements: readonly Aml[]): Aml {
 
 export const buffer = (content: Uint8Array): Aml =>
   concat([bytes(BUFFER_OP), withLength(concat([integer(content.length), content]))]);
+
+/** A method of `args` arguments that runs once at a time. */
+export function method(at: string, args: number, terms: readonly Aml[]): Aml {
+  requireArgument(args >= 0 && args <= 7, 'an AML method has at most 7 arguments');
+  const content = concat([path(at), bytes(args | SERIALIZED), ...terms]);
+  return concat([bytes(METHOD_OP), withLength(content)]);
+}
+
+/** `If (Arg0 == value) { … }`. */
+export const ifArg0Is = (value: number, terms: readonly Aml[]): Aml =>
+  concat([bytes(IF_OP), withLength(concat([bytes(LEQUAL_OP, ARG0_OP), integer(value), ...terms]))]);
+
+/** `Notify (at, value)` for a device in the same scope or one above. */
+export const notify = (at: string, value: number): Aml =>
+  concat([bytes(NOTIFY_OP), path(at), integer(value)]);

@@ -2,6 +2,7 @@
 import { requireArgument } from '../../errors.js';
 import { concat } from '../bytes.js';
 import { type Aml, device, eisaId, integer, name, packageOf, path, scope, string } from './aml.js';
+import { EVENT_DEVICE, GENERATION_ID_DEVICE, generationIdDevices } from './generation-id.js';
 import { table } from './header.js';
 import {
   type InterruptResource,
@@ -20,7 +21,10 @@ export const COM1_IRQ = 4;
 
 /** A device below `\_SB` for the guest to find. */
 export interface AcpiDevice {
-  /** One to four characters, unique, for example `V000`. Not `COM1`, `RTC0` or `C` + three digits. */
+  /**
+   * One to four characters, unique, for example `V000`. Not `COM1`, `RTC0`, `VGEN`, `GED0` or `C` +
+   * three digits.
+   */
   name: string;
   /** `_HID`: a PNP ID (`PNP0501`) or an ACPI ID (`LNRO0005` for virtio-mmio). */
   hid: string;
@@ -35,7 +39,9 @@ export interface AcpiDevice {
 }
 
 /** Owned by the table itself; processors are `C000`, `C001`, … in hexadecimal. */
-const RESERVED_NAME = /^(COM1|RTC0|C[0-9A-F]{3})$/;
+const RESERVED_NAME = new RegExp(
+  `^(COM1|RTC0|${GENERATION_ID_DEVICE}|${EVENT_DEVICE}|C[0-9A-F]{3})$`,
+);
 
 function encodeDevice(each: AcpiDevice): Aml {
   const resources: Resource[] = [
@@ -76,7 +82,11 @@ const BUILT_IN: readonly AcpiDevice[] = [
 ];
 
 /** Throws `ERR_INVALID_ARGUMENT` for a device that cannot be described or a name used twice. */
-export function dsdt(vcpus: number, devices: readonly AcpiDevice[]): Uint8Array {
+export function dsdt(
+  vcpus: number,
+  devices: readonly AcpiDevice[],
+  generationId?: { gpa: bigint; gsi: number },
+): Uint8Array {
   const names = new Set<string>();
   for (const each of devices) {
     const canonical = new TextDecoder().decode(path(each.name));
@@ -90,7 +100,11 @@ export function dsdt(vcpus: number, devices: readonly AcpiDevice[]): Uint8Array 
   const processors = Array.from({ length: vcpus }, (_, id) => processor(id));
   const body = concat([
     name('\\_S5', s5),
-    scope('\\_SB', [...processors, ...[...BUILT_IN, ...devices].map(encodeDevice)]),
+    scope('\\_SB', [
+      ...processors,
+      ...[...BUILT_IN, ...devices].map(encodeDevice),
+      ...(generationId ? generationIdDevices(generationId) : []),
+    ]),
   ]);
   return table('DSDT', REVISION, body);
 }

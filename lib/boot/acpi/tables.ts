@@ -17,6 +17,8 @@ export interface AcpiOptions {
   base: bigint;
   vcpus: number;
   devices: readonly AcpiDevice[];
+  /** Where the VM generation ID lies, and what input of the IOAPIC says that it has changed. */
+  generationId?: { gpa: bigint; gsi: number };
 }
 
 /** Root System Description Pointer, revision 2 (5.2.5.3). */
@@ -50,7 +52,7 @@ export function acpiTables(options: AcpiOptions): { bytes: Uint8Array; rsdp: big
     return at;
   };
   // Each table before the one that points to it.
-  const dsdtAt = place(dsdt(options.vcpus, options.devices));
+  const dsdtAt = place(dsdt(options.vcpus, options.devices, options.generationId));
   const fadtAt = place(fadt(dsdtAt));
   const madtAt = place(madt(options.vcpus, [COM1_IRQ]));
   const xsdtAt = place(xsdt([fadtAt, madtAt]));

@@ -3,7 +3,7 @@ import { PAGE_SIZE } from '../../units.js';
 import { type AcpiDevice, acpiTables } from '../acpi/tables.js';
 import { alignDown, alignUp } from '../bytes.js';
 import { type ElfImage, isElf, isLoaded, parseElf } from '../elf.js';
-import { LINUX_LAYOUT, LOW_MEMORY } from '../layout.js';
+import { GENERATION_ID_GSI, LINUX_LAYOUT, LOW_MEMORY } from '../layout.js';
 import { identityTables } from '../paging.js';
 import { type BootPlan, hexRange, PlanBuilder } from '../plan.js';
 import { isBzImage, parseBzImage } from './bzimage.js';
@@ -26,6 +26,8 @@ export interface LinuxOptions {
   irqchip: true;
   /** Devices beside the serial port and the RTC for the DSDT, for example virtio-mmio. */
   devices?: readonly AcpiDevice[];
+  /** Describe a VM generation ID at `LOW_MEMORY.generationId`; what it is, is the caller's to write. */
+  generationId?: boolean;
   /** Handed over through `boot_params`; refused for a PVH entry, which has none. */
   setupData?: readonly SetupData[];
   /** How to enter an ELF kernel; `auto` takes PVH if the kernel has its note. Default `auto`. */
@@ -67,7 +69,16 @@ export function planLinux(options: LinuxOptions): BootPlan {
   const plan = new PlanBuilder(memory);
   // Page zero stays free: kernels treat a table at address 0 as absent.
   plan.claim('the interrupt vector table', 0n, LINUX_LAYOUT.gdt);
-  const acpi = acpiTables({ base: LOW_MEMORY.acpi, vcpus, devices: options.devices ?? [] });
+  const { generationId } = LOW_MEMORY;
+  if (options.generationId) plan.claim('the VM generation ID', generationId, 16n);
+  const acpi = acpiTables({
+    base: LOW_MEMORY.acpi,
+    vcpus,
+    devices: options.devices ?? [],
+    ...(options.generationId
+      ? { generationId: { gpa: generationId, gsi: GENERATION_ID_GSI } }
+      : {}),
+  });
   if (BigInt(acpi.bytes.length) > LOW_MEMORY.end - LOW_MEMORY.acpi) {
     throw new KvmsnapError(
       'ERR_INVALID_ARGUMENT',

@@ -16,6 +16,8 @@ interface RestoreOptions extends HostingOptions {
   onDemand?: boolean;
   prefetch?: boolean;
   record?: string;
+  generation?: 'new' | 'keep';
+  clock?: 'host' | 'keep';
 }
 
 function pagingOf(options: RestoreOptions): { paging?: { prefetch: boolean; record: boolean } } {
@@ -60,13 +62,35 @@ export function addRestore(program: Command, exit: Exit): void {
     .option(
       '--record <tag>',
       'with --on-demand: tag the snapshot anew, with the pages that the guest touched',
+    )
+    .addOption(
+      new Option(
+        '--generation <policy>',
+        'VM generation ID: new, so that the guest seeds its random numbers anew (default where the ' +
+          'machine has one), or keep',
+      ).choices(['new', 'keep']),
+    )
+    .addOption(
+      new Option(
+        '--clock <policy>',
+        "the guest's clock goes on from where it stood (keep, default) or shows the time of the host",
+      ).choices(['host', 'keep']),
     );
   withHosting(withDirtyRing(withStore(command))).action(
     async (ref: string, options: RestoreOptions) => {
-      const { store, ignore = [], dirtyRing, record } = options;
+      const { store, ignore = [], dirtyRing, record, generation, clock } = options;
       const ring = dirtyRing === undefined ? {} : { dirtyRing };
+      const identity = { ...(generation && { generation }), ...(clock && { clock }) };
       exit.code = await hostMachine(
-        { kind: 'snapshot', store: resolve(store), ref, ignore, ...ring, ...pagingOf(options) },
+        {
+          kind: 'snapshot',
+          store: resolve(store),
+          ref,
+          ignore,
+          identity,
+          ...ring,
+          ...pagingOf(options),
+        },
         options,
         record === undefined ? undefined : (vm) => keepWorkingSet(vm, { store, ref, tag: record }),
       );

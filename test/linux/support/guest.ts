@@ -2,7 +2,7 @@
 import { type StopInfo, Vm, type VmOptions } from '../../../lib/index.js';
 import { MiB } from '../../../lib/units.js';
 import { buildGuestInitrd } from '../../../scripts/emulated-host/guest-initrd.mjs';
-import { guestKernel } from '../../../scripts/emulated-host/kernels.mjs';
+import { ensureKernels, guestKernel } from '../../../scripts/emulated-host/kernels.mjs';
 import { CHECK, COUNTER } from './counter.js';
 import { Terminal } from './terminal.js';
 
@@ -45,6 +45,8 @@ exec setsid -c sh
 
 export interface KernelEntry {
   kernel: 'vmlinux' | 'bzImage';
+  /** Debian's regular kernel, large and slow to boot, has drivers that the default does not. */
+  flavour?: 'cloud' | 'regular';
   elfEntry?: 'pvh' | '64-bit';
 }
 
@@ -64,8 +66,9 @@ export async function boot(
       'bin/check-files': { data: CHECK, mode: 0o755 },
     },
   });
+  const images = entry.flavour === 'regular' ? ensureKernels().host : guestKernel();
   const vm = await Vm.create({
-    kernel: guestKernel()[entry.kernel],
+    kernel: images[entry.kernel],
     ...(entry.elfEntry ? { elfEntry: entry.elfEntry } : {}),
     initrd,
     cmdline: CMDLINE,

@@ -16,6 +16,7 @@ const KNOWN: readonly [RegExp, string][] = [
 
 /** What a guest may log while it runs, without fault of the machine's, and why. */
 const HARMLESS: readonly [RegExp, string][] = [
+  [/^random: crng reseeded due to virtual machine fork$/, 'it is a clone, and was told so'],
   [/^hrtimer: interrupt took \d+ ns$/, 'the host was busy during an interrupt; said once'],
 ];
 

@@ -97,6 +97,13 @@ function readAml(aml: Buffer): Term[] {
         at = body.end;
         continue;
       }
+      if (aml[at] === 0x14) {
+        const body = length(at + 1);
+        const { name, next } = segment(body.next);
+        terms.push({ path: parent + name, value: aml.subarray(next, body.end) });
+        at = body.end;
+        continue;
+      }
       expect(aml[at]).toBe(0x08);
       const { name, next } = segment(at + 1);
       const { value, next: after } = data(next);
@@ -109,10 +116,10 @@ function readAml(aml: Buffer): Term[] {
   return terms;
 }
 
+const namesOf = (memory: Buffer): Map<string, unknown> =>
+  new Map(readAml(walk(memory).get('DSDT')!).map(({ path, value }) => [path, value]));
 const namespace = (vcpus: number, devices: AcpiDevice[] = []): Map<string, unknown> =>
-  new Map(
-    readAml(walk(make(vcpus, devices).memory).get('DSDT')!).map(({ path, value }) => [path, value]),
-  );
+  namesOf(make(vcpus, devices).memory);
 
 describe('tables', () => {
   it.each([1, 2, 255])('are whole and reachable from the RSDP with %i vCPUs', (vcpus) => {
@@ -204,6 +211,24 @@ describe('DSDT', () => {
     expect(crs.subarray(12, 21).toString('hex')).toBe('890600030105000000');
   });
 
+  it('describes a VM generation ID, and an event device that tells of it', () => {
+    const options = { base: BASE, vcpus: 1, devices: [] };
+    const at = { gpa: 0x1_0000_2028n, gsi: 23 };
+    const { bytes } = acpiTables({ ...options, generationId: at });
+    const names = namesOf(Buffer.from(bytes));
+    expect(names.get('_SB_.VGEN._CID')).toEqual(['VM_Gen_Counter', 'VMGENCTR']);
+    expect(names.get('_SB_.VGEN._DDN')).toBe('VM_Gen_Counter');
+    expect(names.get('_SB_.VGEN.ADDR')).toEqual([0x2028, 1]);
+    expect(names.get('_SB_.GED0._HID')).toBe('ACPI0013');
+    // Edge, active high, of input 23.
+    const crs = names.get('_SB_.GED0._CRS') as Buffer;
+    expect(crs.subarray(0, 9).toString('hex')).toBe('890600030117000000');
+    // One argument, serialized: If (Arg0 == 23) { Notify (VGEN, 0x80) }.
+    const evt = names.get('_SB_.GED0._EVT') as Buffer;
+    expect(evt.toString('hex')).toBe('09a00c93680a17865647454e0a80');
+    expect(namespace(1).has('_SB_.VGEN.ADDR')).toBe(false);
+  });
+
   it('holds so many devices that its lengths take three bytes', () => {
     const devices = Array.from({ length: 300 }, (_, i) => ({
       ...virtio,
@@ -216,6 +241,7 @@ describe('DSDT', () => {
 
   it.each<[string, Partial<AcpiDevice>]>([
     ['a reserved name', { name: 'COM1' }],
+    ['the name of the event device', { name: 'GED0' }],
     ['a name that is none', { name: 'v000' }],
     ['a hardware ID that is none', { hid: 'virtio' }],
     ['an interrupt that the IOAPIC has not', { interrupts: [{ gsi: 24 }] }],

@@ -24,6 +24,8 @@ describe('the command line', () => {
     [['run', '--bare', 'x', '--mode', 'virtual']],
     [['restore', 'x']],
     [['restore', 'x', '--store', 'y', '--ignore', 'everything']],
+    [['restore', 'x', '--store', 'y', '--clock', 'wall']],
+    [['restore', 'x', '--store', 'y', '--generation', 'next']],
     [['snapshot', 'one']],
     [['snapshot', 'one', '--store', 'x', '--then', 'explode']],
     [['dirty']],

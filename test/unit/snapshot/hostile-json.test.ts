@@ -103,6 +103,23 @@ describe('JSON, under a digest that fits, is refused when it is', () => {
       withConfig((c) => {
         c.machine.irqchip = false;
       }),
+    'config: generation ID outside memory': () =>
+      withConfig((c) => {
+        const [{ gpa, size }] = c.machine.memory.regions;
+        c.machine.generationId = { gpa: gpa + size - 8 };
+      }),
+    'config: generation ID at an odd address': () =>
+      withConfig((c) => {
+        c.machine.generationId = { gpa: 4 };
+      }),
+    'config: generation ID that tells input 24': () =>
+      withConfig((c) => {
+        c.machine.generationId = { gpa: 0, gsi: 24 };
+      }),
+    'config: generation ID with more to it': () =>
+      withConfig((c) => {
+        c.machine.generationId = { gpa: 0, size: 32 };
+      }),
     'config: parent that is no digest': () =>
       withConfig((c) => {
         c.parent = '../../etc/passwd';
