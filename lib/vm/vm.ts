@@ -1,7 +1,5 @@
 /** A machine. */
 import { isDeepStrictEqual } from 'node:util';
-import type { BootPlan } from '../boot/index.js';
-import { encodeRegs, encodeSregs } from '../cpu/registers.js';
 import type { DirtyEpoch } from '../dirty/epoch.js';
 import { type DirtyOptions, trackDirty } from '../dirty/track.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
@@ -18,6 +16,7 @@ import { PAGE_SIZE } from '../units.js';
 import { cancellable, throwIfAborted } from './abort.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import { Console } from './console.js';
+import { enterBoot, enterSnapshot } from './enter.js';
 import { MachineEvents } from './events.js';
 import type { ForkOptions, Forks } from './fork.js';
 import { Handle } from './handle.js';
@@ -26,7 +25,6 @@ import {
   type Identity,
   type IdentityOptions,
   identityOf,
-  pagesOfGeneration,
   renewGeneration,
   writeGeneration,
 } from './identity.js';
@@ -101,7 +99,7 @@ export class Vm implements AsyncDisposable {
     const vm = new Vm(native, { irqchip, devices, vcpus, ...place }, events);
     try {
       throwIfAborted(options.signal);
-      if (boot) await vm.#load(boot);
+      if (boot) await enterBoot(native, boot);
       if (generationId) writeGeneration(native, generationId);
       return vm;
     } catch (error) {
@@ -450,15 +448,8 @@ export class Vm implements AsyncDisposable {
   /** The state that memory on demand goes with: KVM may touch pages for it. */
   async #enter(server: PageServer | undefined, identity: Identity): Promise<void> {
     server?.serve(this.#native);
-    const place = this.#config.generationId;
     try {
-      await this.#native.enterState();
-      if (place && identity.generation === 'new') {
-        await this.#native.pageIn(pagesOfGeneration(place)).done;
-      }
-      renewGeneration(this.#native, identity, place);
-      // KVM itself may not mind that a page did not come.
-      if (this.status === 'poisoned') throw new KvmsnapError('ERR_POISONED', 'the machine failed');
+      await enterSnapshot(this.#native, identity, this.#config.generationId);
     } catch (error) {
       const stop = this.status === 'poisoned' ? await this.wait() : undefined;
       await this.close();
@@ -479,15 +470,6 @@ export class Vm implements AsyncDisposable {
       if (this.#closing) ended.abort();
     }
     return this.#ended.signal;
-  }
-
-  async #load({ writes, entry }: BootPlan): Promise<void> {
-    for (const { gpa, data } of writes) this.#native.writeMemory(gpa, data);
-    const native = this.#native;
-    const sregs = await native.getVcpu(0, 'sregs2');
-    await native.setVcpu(0, 'sregs2', encodeSregs(entry.sregs, sregs));
-    const regs = await native.getVcpu(0, 'regs');
-    await native.setVcpu(0, 'regs', encodeRegs(entry.regs, regs));
   }
 
   get #native(): NativeMachine {

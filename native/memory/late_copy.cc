@@ -21,8 +21,6 @@ constexpr uint64_t kChunk = 64 << 10;
 constexpr uint64_t kLeastPagesPerRun = 4;
 constexpr uint64_t kLeastBytes = 1 << 20;
 
-uint8_t* pointer(uint64_t address) { return reinterpret_cast<uint8_t*>(address); }
-
 }  // namespace
 
 bool LateCopy::worthwhile(const std::vector<HostRun>& runs) {
@@ -33,7 +31,8 @@ bool LateCopy::worthwhile(const std::vector<HostRun>& runs) {
 
 LateCopy::LateCopy(uint8_t* host, uint64_t size, std::vector<HostRun> runs,
                    std::shared_ptr<const BackingFile> layer)
-    : host_(reinterpret_cast<uintptr_t>(host)),
+    : memory_(host),
+      host_(reinterpret_cast<uintptr_t>(host)),
       size_(size),
       runs_(std::move(runs)),
       layer_(std::move(layer)),
@@ -46,7 +45,7 @@ LateCopy::LateCopy(uint8_t* host, uint64_t size, std::vector<HostRun> runs,
 
 // Closing the descriptor wakes those in what is still watched. Others wait where something else has
 // been mapped since.
-LateCopy::~LateCopy() { userfault_.wake(pointer(host_), size_); }
+LateCopy::~LateCopy() { userfault_.wake(memory_, size_); }
 
 void LateCopy::run() {
   for (const HostRun& run : runs_) {
@@ -64,7 +63,7 @@ void LateCopy::copy(uint64_t start, uint64_t end) {
   uint64_t first = start;
   for (uint64_t at = start; at <= end; at += kPageSize) {
     if (at < end && !copied_[(at - host_) / kPageSize]) continue;
-    if (at > first) write_all(layer_->fd(), pointer(first), at - first, first - host_);
+    if (at > first) write_all(layer_->fd(), bytes(first), at - first, first - host_);
     first = at + kPageSize;
   }
   std::fill(copied_.begin() + static_cast<ptrdiff_t>((start - host_) / kPageSize),

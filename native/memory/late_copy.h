@@ -43,6 +43,10 @@ class LateCopy {
   void copy(uint64_t start, uint64_t end);
   void copy_page_of(uint64_t address);
 
+  uint8_t* bytes(uint64_t address) const { return memory_ + (address - host_); }
+
+  uint8_t* memory_;
+  /// The same as a number.
   uint64_t host_;
   uint64_t size_;
   std::vector<HostRun> runs_;

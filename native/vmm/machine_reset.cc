@@ -123,6 +123,7 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
     memory_.map_anew(image);
     const auto regions = memory_.regions();
     std::vector<GpaRange> all;
+    all.reserve(regions.size());
     for (const RegionSpec& region : regions) all.push_back({region.gpa, region.size});
     put_back_state(instant.state, all, ClockPolicy::Keep);
   });
