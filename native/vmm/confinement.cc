@@ -15,7 +15,7 @@ namespace {
 // Intel SDM volume 3, 2.5 (control registers), 2.2.1 (EFER), 3.4.5 and 3.5 (descriptors), 4.5
 // (paging).
 constexpr uint64_t kCr0Protection = 1;
-constexpr uint64_t kCr0Paging = uint64_t{1} << 31;
+constexpr uint64_t kCr4Vmx = uint64_t{1} << 13;
 constexpr uint64_t kCr4Cet = uint64_t{1} << 23;
 constexpr uint64_t kCr4UserInterrupts = uint64_t{1} << 25;
 constexpr uint64_t kCr4Fred = uint64_t{1} << 32;
@@ -50,12 +50,30 @@ constexpr std::array<std::pair<uint32_t, uint32_t>, 4> kCounterControls = {
     {{0x186, 0x18D}, {0x38D, 0x38D}, {0xC0010000, 0xC0010003}, {0xC0010200, 0xC001020F}}};
 constexpr uint32_t kAmdCounterControls = 0xC0010200;
 
+// Intel SDM volume 3, 11.5.1: the local vector table, and its delivery modes in bits 10:8, as the
+// IOAPIC has them too (82093AA, 3.2.4). An NMI finds no handler either.
+constexpr std::array<size_t, 7> kLocalVectors = {0x2F0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370};
+constexpr unsigned kDeliveryModeShift = 8;
+constexpr std::array kHarmlessModes = {0u, 1u, 4u, 7u};  // Fixed, lowest priority, NMI, ExtINT.
+
+// Not SMI and INIT, which lead out of ring 3 without a gate.
+bool is_harmless(uint64_t vector) {
+  unsigned mode = static_cast<unsigned>(vector >> kDeliveryModeShift & 7);
+  return std::find(kHarmlessModes.begin(), kHarmlessModes.end(), mode) != kHarmlessModes.end();
+}
+
+bool is_harmless(const kvm_ioapic_state& ioapic) {
+  return ioapic.base_address == kIoapic &&
+         std::all_of(std::begin(ioapic.redirtbl), std::end(ioapic.redirtbl),
+                     [](const auto& entry) { return is_harmless(entry.bits); });
+}
+
 struct NoProof {};
 
 class Prover {
  public:
   Prover(const VcpuState& vcpu, bool irqchip, const GuestMemory& memory)
-      : irqchip_(irqchip), memory_(memory) {
+      : vcpu_(vcpu), irqchip_(irqchip), memory_(memory) {
     sregs_ = section<kvm_sregs2>(vcpu, VcpuSection::Sregs2);
     regs_ = section<kvm_regs>(vcpu, VcpuSection::Regs);
     const std::vector<uint8_t>& bytes = vcpu[VcpuSection::Msrs];
@@ -68,11 +86,10 @@ class Prover {
   std::vector<uint64_t> pages() {
     require_ring_3();
     require_quiet_msrs();
-    if ((sregs_.cr0 & kCr0Paging) != 0) {
-      walk(sregs_.cr3 & kEntryAddress, kTopLevel, true);
-    } else {
-      require(!irqchip_);
-    }
+    auto events = section<kvm_vcpu_events>(vcpu_, VcpuSection::VcpuEvents);
+    require(events.smi.smm == 0 && events.smi.pending == 0 && events.smi.latched_init == 0);
+    if (irqchip_) require_quiet_lapic(vcpu_[VcpuSection::Lapic]);
+    walk(sregs_.cr3 & kEntryAddress, kTopLevel, true);
     require_empty(sregs_.idt);
     require_no_gate(sregs_.gdt);
     return {pages_.begin(), pages_.end()};
@@ -96,12 +113,13 @@ class Prover {
   void require_ring_3() const {
     require((sregs_.cr0 & kCr0Protection) != 0 && (regs_.rflags & kRflagsVirtual8086) == 0);
     require(sregs_.ss.dpl == 3 && (sregs_.cs.selector & 3) == 3);
-    require((sregs_.cr4 & (kCr4Cet | kCr4UserInterrupts | kCr4Fred | kCr4FiveLevels)) == 0);
+    // Outside of long mode IRET switches tasks, to wherever a TSS in the guest's memory says.
+    require((sregs_.efer & kEferLongModeActive) != 0);
+    constexpr uint64_t kMore = kCr4Vmx | kCr4Cet | kCr4UserInterrupts | kCr4Fred | kCr4FiveLevels;
+    require((sregs_.cr4 & kMore) == 0);
     require((sregs_.efer & (kEferSyscall | kEferSvm)) == 0);
     require(!irqchip_ || (sregs_.apic_base & kEntryAddress) == kLapic);
     require(sregs_.ldt.unusable != 0 || sregs_.ldt.present == 0);
-    bool long_mode = (sregs_.efer & kEferLongModeActive) != 0;
-    require(long_mode || (sregs_.cr0 & kCr0Paging) == 0);
   }
 
   void require_quiet_msrs() const {
@@ -117,6 +135,15 @@ class Prover {
       }
     }
     require(sysenter_known);
+  }
+
+  static void require_quiet_lapic(const std::vector<uint8_t>& lapic) {
+    require(lapic.size() == sizeof(kvm_lapic_state));
+    for (size_t at : kLocalVectors) {
+      uint32_t vector;
+      std::memcpy(&vector, lapic.data() + at, sizeof vector);
+      require(is_harmless(vector));
+    }
   }
 
   Table table(uint64_t gpa) const {
@@ -158,7 +185,6 @@ class Prover {
   }
 
   uint64_t physical(uint64_t linear) const {
-    if ((sregs_.cr0 & kCr0Paging) == 0) return linear;
     uint64_t at = sregs_.cr3 & kEntryAddress;
     for (unsigned level = kTopLevel;; level--) {
       uint64_t size = size_of(level);
@@ -204,6 +230,7 @@ class Prover {
     }
   }
 
+  const VcpuState& vcpu_;
   bool irqchip_;
   const GuestMemory& memory_;
   kvm_sregs2 sregs_;
@@ -243,7 +270,7 @@ bool Confinement::held(const std::shared_ptr<const MachineState>& state,
   if (!known_) {
     const auto& irqchip = state->vm.irqchip;
     pages_.emplace();
-    if (irqchip && irqchip->ioapic.chip.ioapic.base_address != kIoapic) pages_.reset();
+    if (irqchip && !is_harmless(irqchip->ioapic.chip.ioapic)) pages_.reset();
     for (const VcpuState& vcpu : state->vcpus) {
       if (!pages_) break;
       auto pages = pages_that_confine(vcpu, irqchip.has_value(), memory);

@@ -20,8 +20,8 @@ namespace kvmsnap {
 /// null when the vCPU is not in ring 3 or has a way out of it. `memory` is that of the same
 /// instant.
 ///
-/// From ring 3 every way to another ring leads through an interrupt or call gate, a task switch,
-/// SYSCALL or SYSENTER (Intel SDM volume 3, chapter 6, 7 and 8): with an empty IDT, no descriptor
+/// In long mode every way from ring 3 to another ring leads through an interrupt or call gate,
+/// SYSCALL or SYSENTER (Intel SDM volume 3, chapters 6 and 7): with an empty IDT, no descriptor
 /// that ring 3 may call, and both instructions off, the CPU shuts down instead. What such a guest
 /// can change is its memory, its general, segment and FPU registers, and CR2.
 ///
