@@ -91,7 +91,7 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present, 
   // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0
   // is a disarmed timer.
   set_msrs(state[VcpuSection::Msrs],
-           present != nullptr ? (*present)[VcpuSection::Msrs] : std::vector<uint8_t>());
+           present != nullptr ? (*present)[VcpuSection::Msrs] : msrs_left_alone(state));
   // After the LAPIC, which clears a pending interrupt when it is set.
   if (!deferring) load_section(VcpuSection::VcpuEvents);
   // Last: it makes a halted or waiting vCPU what it was. Without an in-kernel LAPIC a vCPU is
@@ -100,6 +100,18 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present, 
   if (waits || (present == nullptr && irqchip_)) load_section(VcpuSection::MpState);
   finish_load(state);
   if (deferring) defer_registers(state);
+}
+
+// A vCPU whose page the host does not have at once is halted by KVM until it has (asynchronous page
+// faults), told or not. Disabling that, even where it is disabled, makes KVM forget the pages on
+// their way (arch/x86/kvm/x86.c, kvm_pv_enable_async_pf), and the vCPU stays halted for ever.
+std::vector<uint8_t> VcpuRegisters::msrs_left_alone(const VcpuState& state) {
+  std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(state[VcpuSection::Msrs], "msrs");
+  bool there = std::any_of(entries.begin(), entries.end(), [](const kvm_msr_entry& entry) {
+    return entry.index == kMsrKvmAsyncPfEn;
+  });
+  if (!irqchip_ || !there) return {};
+  return get_msrs(std::array{kMsrKvmAsyncPfEn});
 }
 
 void VcpuRegisters::finish_load(const VcpuState& state) {

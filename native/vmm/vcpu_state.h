@@ -92,6 +92,8 @@ class VcpuRegisters {
  private:
   /// `present`: what the vCPU has already, as far as known.
   void load_over(const VcpuState& state, const VcpuState* present, bool deferring);
+  /// MSRs that are not set again to the value that they have, with that value.
+  std::vector<uint8_t> msrs_left_alone(const VcpuState& state);
   void finish_load(const VcpuState& state);
   void defer_registers(const VcpuState& state);
   void flush_guest_tlb(std::span<const uint8_t> sregs) const;

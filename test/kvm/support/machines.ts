@@ -11,7 +11,7 @@ export interface BootOptions extends Omit<VmOptions, 'bare'> {
   /** Default: the guest's preferred ring. */
   ring?: 0 | 3;
   /** Registers that the guest's contract names. */
-  regs?: { rsi?: bigint; r15?: bigint };
+  regs?: { rsi?: bigint; r15?: bigint; rflags?: bigint };
 }
 
 /** Closes `vm` at the end of the test, whatever became of it. */
