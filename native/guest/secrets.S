@@ -4,7 +4,7 @@
 // Entry   long mode, ring 3 (FPU and SSE registers are used) or ring 0 (debug registers and MSRs); stack not
 //         used.
 //         rdi  bytes of RAM, all of it below the hole.
-//         rsi  not 0: there is an in-kernel irqchip, its PIC, PIT and LAPIC are used too.
+//         rsi  not 0: there is an in-kernel irqchip, its PIC and PIT are used too, in ring 0 its LAPIC.
 // Memory  GUEST_COMMAND, written by the host, set to 0 when it is done, and then GUEST_COUNT counts up:
 //         GUEST_COMMAND_GO      looks: registers as they were while it waited, FPU and SSE state, and what
 //                               device, debug and machine specific registers give go to GUEST_PAGES
@@ -106,6 +106,8 @@ look:   seen = 0
         je      2f
         see_port 0x21
         see_port 0xa1
+        cmpb    $0, RING
+        jne     2f
         mov     $LAPIC, %ecx
         mov     0x80(%rcx), %eax
         mov     %eax, GUEST_PAGES + 0x480
@@ -205,6 +207,8 @@ hide:   mov     SECRET, %r8
         xor     %eax, %eax
         outb    %al, %dx
         tell    0xa1
+        cmpb    $0, RING
+        jne     6f
         mov     $LAPIC, %ecx
         movl    $0x1ff, 0xf0(%rcx)
         movzbl  %r9b, %eax

@@ -36,7 +36,10 @@ async function tell(vm: Vm, command: number): Promise<void> {
   setWord(vm, ABI.COMMAND, command);
   // It takes no longer than a timer.
   for (let i = 0; i < 100 && count(vm) === before; i++) await turn();
-  await until('the guest has done it', () => count(vm) > before || vm.status !== 'running');
+  await until('the guest has done it', () => {
+    if (vm.status !== 'running') throw new Error(`the machine is ${vm.status}`);
+    return count(vm) > before;
+  });
 }
 
 /** All that the guest sees from inside. */
