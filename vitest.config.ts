@@ -15,6 +15,9 @@ const NOT_EMULATED = [
   'test/kvm/dirty/truth.test.ts',
   'test/kvm/bench/**',
   'test/kvm/cli/**',
+  // Long too: failures.test.ts waits for pages there in every way.
+  'test/kvm/restore-on-demand/pages.test.ts',
+  'test/kvm/restore-on-demand/whole.test.ts',
   'test/kvm/robustness/**',
   'test/kvm/snapshot/failures.test.ts',
   'test/kvm/snapshot/large.test.ts',

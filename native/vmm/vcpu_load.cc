@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <utility>
 
 #include "memory/region_spec.h"
 #include "vmm/saveable_msrs.h"
@@ -154,7 +155,7 @@ void VcpuRegisters::load_time(const VcpuState& state) {
   std::erase_if(entries, [](const kvm_msr_entry& entry) {
     return entry.index != kMsrTsc && entry.index != kMsrTscDeadline;
   });
-  set_msr_entries(entries);
+  set_msr_entries(std::move(entries));
   finish_load(state);
   // Again after the LAPIC, as above.
   defer_registers(state);

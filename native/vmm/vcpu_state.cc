@@ -1,6 +1,7 @@
 #include "vmm/vcpu_state.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kvm/error.h"
 #include "kvm/kvm.h"
@@ -144,10 +145,21 @@ void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes, std::span<const uin
              return other.index == entry.index && other.data == entry.data;
            });
   });
-  set_msr_entries(entries);
+  set_msr_entries(std::move(entries));
 }
 
-void VcpuRegisters::set_msr_entries(std::span<const kvm_msr_entry> entries) {
+// KVM takes a TSC within a second of what it expects for an attempt to bring vCPUs in step, and
+// sets what it expects (arch/x86/kvm/x86.c, kvm_synchronize_tsc). So the first vCPU's is set far
+// off first; those of the others are meant to be in step with it.
+void VcpuRegisters::set_msr_entries(std::vector<kvm_msr_entry> entries) {
+  constexpr uint64_t kFar = uint64_t{1} << 50;
+  auto tsc = std::find_if(entries.begin(), entries.end(),
+                          [](const kvm_msr_entry& entry) { return entry.index == kMsrTsc; });
+  if (index_ == 0 && tsc != entries.end()) {
+    kvm_msr_entry far = *tsc;
+    far.data += kFar;
+    entries.insert(tsc, far);
+  }
   size_t count = fd_.set_msrs(entries);
   if (count == entries.size()) return;
   const kvm_msr_entry& refused = entries[count];

@@ -103,7 +103,7 @@ class VcpuRegisters {
   void set_sregs(const kvm_sregs2& sregs);
   /// Leaves out those that are in `present` with the same value.
   void set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present);
-  void set_msr_entries(std::span<const kvm_msr_entry> entries);
+  void set_msr_entries(std::vector<kvm_msr_entry> entries);
 
   const VcpuFd& fd_;
   DeferredRegisters deferred_;
