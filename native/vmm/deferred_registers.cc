@@ -48,30 +48,6 @@ kvm_sregs without_pdptrs(const kvm_sregs2& sregs) {
   };
 }
 
-kvm_sregs2 with_pdptrs(const kvm_sregs& sregs) {
-  return {
-      .cs = sregs.cs,
-      .ds = sregs.ds,
-      .es = sregs.es,
-      .fs = sregs.fs,
-      .gs = sregs.gs,
-      .ss = sregs.ss,
-      .tr = sregs.tr,
-      .ldt = sregs.ldt,
-      .gdt = sregs.gdt,
-      .idt = sregs.idt,
-      .cr0 = sregs.cr0,
-      .cr2 = sregs.cr2,
-      .cr3 = sregs.cr3,
-      .cr4 = sregs.cr4,
-      .cr8 = sregs.cr8,
-      .efer = sregs.efer,
-      .apic_base = sregs.apic_base,
-      .flags = 0,
-      .pdptrs = {},
-  };
-}
-
 }  // namespace
 
 void DeferredRegisters::defer(const kvm_regs& regs, const kvm_vcpu_events& events) {
@@ -87,6 +63,7 @@ void DeferredRegisters::defer(const kvm_regs& regs, const kvm_vcpu_events& event
 
 bool DeferredRegisters::defer(const kvm_sregs2& sregs) {
   if (has_pdptrs(sregs) || !can_sync(KVM_SYNC_X86_SREGS)) return false;
+  sregs_ = sregs;
   fd_.run().s.regs.sregs = without_pdptrs(sregs);
   mask_ |= KVM_SYNC_X86_SREGS;
   return true;
@@ -97,7 +74,7 @@ void DeferredRegisters::flush() {
   uint64_t mask = std::exchange(mask_, 0);
   const kvm_sync_regs& held = fd_.run().s.regs;
   if ((mask & KVM_SYNC_X86_REGS) != 0) fd_.set_regs(held.regs);
-  if ((mask & KVM_SYNC_X86_SREGS) != 0) fd_.set_sregs2(with_pdptrs(held.sregs));
+  if ((mask & KVM_SYNC_X86_SREGS) != 0) fd_.set_sregs2(sregs_);
   if ((mask & KVM_SYNC_X86_EVENTS) != 0) fd_.set_vcpu_events(held.events);
 }
 

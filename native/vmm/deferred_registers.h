@@ -27,6 +27,8 @@ class DeferredRegisters {
   const VcpuFd& fd_;
   /// Which of `kvm_run::s.regs` are deferred.
   uint64_t mask_ = 0;
+  /// The special registers among them, for KVM_SET_SREGS2.
+  kvm_sregs2 sregs_ = {};
 };
 
 }  // namespace kvmsnap
