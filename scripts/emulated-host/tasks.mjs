@@ -7,6 +7,8 @@ const KTHREADD = '2';
 // How every task stops, and how every system call begins: they tell nothing.
 const COMMON =
   /^(__schedule|schedule(_.*)?|(__)?do_syscall_64|entry_SYSCALL_.*|(__)?x64_sys_call)$/;
+// Where an interrupt came in. What is above it, the answering of our question, is not what the task was doing.
+const INTERRUPTED = /^asm_(common_interrupt|sysvec_\w+)$/;
 const SHOWN_FRAMES = 5;
 
 /**
@@ -27,7 +29,9 @@ export function userTasks(log) {
     }
     if (line.startsWith(' </TASK>')) current = undefined;
     const frame = FRAME.exec(line)?.[1];
-    if (current && frame && !COMMON.test(frame)) current.frames.push(frame);
+    if (!current || !frame) continue;
+    if (INTERRUPTED.test(frame)) current.frames = [];
+    else if (!COMMON.test(frame)) current.frames.push(frame);
   }
   return tasks;
 }

@@ -3,6 +3,9 @@ import type { Readable, Writable } from 'node:stream';
 
 const DEFAULT_TIMEOUT_MS = 90_000;
 const SHOWN_ON_FAILURE = 3000;
+// A guest in emulation writes byte by byte. To look through all of its text for each of them would take longer
+// than the guest takes to write it.
+const LOOK_EVERY_MS = 10;
 
 export class Terminal {
   readonly #input: Writable;
@@ -11,13 +14,14 @@ export class Terminal {
   #cursor = 0;
   #commands = 0;
   #ended = false;
+  #lookSoon: NodeJS.Timeout | undefined;
 
   constructor(output: Readable, input: Writable) {
     this.#input = input;
     output.setEncoding('latin1');
     output.on('data', (chunk: string) => {
       this.#text += chunk;
-      this.#wake();
+      this.#lookSoon ??= setTimeout(() => this.#wake(), LOOK_EVERY_MS);
     });
     output.on('close', () => {
       this.#ended = true;
@@ -75,6 +79,8 @@ export class Terminal {
   }
 
   #wake(): void {
+    clearTimeout(this.#lookSoon);
+    this.#lookSoon = undefined;
     for (const look of [...this.#waiting]) look();
   }
 }

@@ -29,6 +29,16 @@ const TASKS = `[   10.640] sysrq: Show State
 [   10.643]  do_syscall_64+0x5d/0xb0
 [   10.644]  </TASK>
 [   10.645]  not_a_frame_of_sleep+0x1/0x2
+[   10.646] task:node            state:R  running task     stack:0     pid:146   ppid:142    flags:0x00000002
+[   10.646] Call Trace:
+[   10.646]  <TASK>
+[   10.646]  sched_show_task.cold+0x1a/0x2c
+[   10.647]  show_state_filter+0x66/0xc0
+[   10.647]  handle_irq_event+0x3a/0x80
+[   10.647]  common_interrupt+0xb9/0xd0
+[   10.647]  asm_common_interrupt+0x22/0x40
+[   10.647] RIP: 0033:0x7f3b5a
+[   10.648]  </TASK>
 `;
 
 describe('what ended a run', () => {
@@ -86,6 +96,7 @@ describe('what ended a run', () => {
 test('only processes outside the kernel are listed, with frames that are certain', () => {
   expect(userTasks(TASKS)).toEqual([
     { name: 'sleep', state: 'S', pid: 145, frames: ['do_nanosleep', 'hrtimer_nanosleep'] },
+    { name: 'node', state: 'R', pid: 146, frames: [] },
   ]);
 });
 
