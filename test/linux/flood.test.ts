@@ -8,9 +8,9 @@ import { complaints } from './support/kernel-log.js';
 
 // On hardware, more than the host may hold is written in the time that nobody reads. In emulation a
 // byte takes a millisecond, or several on a busy machine: there it is shown only that none is lost.
-const LINES = EMULATED ? 8_000 : 3_000_000;
+const LINES = EMULATED ? 4_000 : 3_000_000;
 // Shorter than the guest's watchdogs allow.
-const UNREAD_MS = EMULATED ? 2_000 : 15_000;
+const UNREAD_MS = EMULATED ? 1_000 : 15_000;
 // The addon's buffer (256 KiB), the stream's own, and what lay between them.
 const MOST_HELD = KiB(256 + 128);
 
