@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kvm/error.h"
+#include "vmm/kept_vm.h"
 #include "vmm/kick.h"
 
 namespace kvmsnap {
@@ -69,6 +70,7 @@ std::shared_ptr<Machine> Machine::create(MachineConfig config,
 }
 
 void Machine::build(std::optional<PagingOptions> paging) {
+  keep_kvm_on();
   vm_ = Kvm::instance().create_vm();
   vm_.set_identity_map_address(kIdentityMapAddress);
   vm_.set_tss_address(kTssAddress);

@@ -11,6 +11,7 @@ import { limitOf, selectGroups } from './figures.mjs';
 import { measureFloor } from './floor.mjs';
 import { hostFacts, load } from './host.mjs';
 import { parseOptions, samplesOf, USAGE, UsageError } from './options.mjs';
+import { measureProduct } from './product.mjs';
 import { availableMiB, formatSize, neededMiB } from './sizes.mjs';
 import { combine } from './statistics.mjs';
 import { formatHost, formatTable } from './table.mjs';
@@ -22,31 +23,9 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
 
-const now = () => performance.now() * 1000;
-
-async function loadGroups(groups) {
-  if (!existsSync(path.join(packageRoot, 'dist/index.js'))) {
-    throw new UsageError('kvmsnap is not built: run `npm run build` first');
-  }
-  return Promise.all(
-    groups.map(async (group) => {
-      const { measure } = await import(`./groups/${group.name}.mjs`);
-      return { ...group, measure };
-    }),
-  );
-}
-
-async function measureProduct(group, settings) {
-  const samples = new Map();
-  await group.measure({
-    ...settings,
-    now,
-    wanted: (name) => group.figures.some((figure) => figure.name === name),
-    record(name, us) {
-      samples.set(name, [...(samples.get(name) ?? []), us]);
-    },
-  });
-  return samples;
+function requireBuilt() {
+  if (existsSync(path.join(packageRoot, 'dist/index.js'))) return;
+  throw new UsageError('kvmsnap is not built: run `npm run build` first');
 }
 
 /** Adds one round of a group to `rounds`, by figure. */
@@ -138,9 +117,9 @@ async function measureSize(groups, memoryMiB, options) {
 async function main(argv) {
   const options = parseOptions(argv);
   if (options === undefined) return console.log(USAGE);
-  const selected = selectGroups(options.only);
-  if (selected.length === 0) throw new UsageError('--only matches no figure');
-  const groups = await loadGroups(selected);
+  const groups = selectGroups(options.only);
+  if (groups.length === 0) throw new UsageError('--only matches no figure');
+  requireBuilt();
   const host = hostFacts();
   const all = { results: [], host: { ...host, runs: [] } };
   for (const memoryMiB of options.sizesMiB) {

@@ -2,9 +2,9 @@
 import { Pool } from '../../../dist/index.js';
 import { figureOf, measureRestores, runToReady, snapshotFilled } from '../machines.mjs';
 
-async function measurePooled(kind, snapshot, { runs, record, now }) {
+async function measurePooled(kind, snapshot, { shortRuns, record, now }) {
   const pool = await Pool.create(snapshot, { size: 1, max: 2 });
-  for (let i = 0; i < runs; i++) {
+  for (let i = 0; i < shortRuns; i++) {
     const start = now();
     const vm = await pool.get();
     record(figureOf(kind, 'pooled_fork_ready'), now() - start);

@@ -8,14 +8,14 @@ import {
   setPages,
 } from '../machines.mjs';
 
-export async function measure({ memory, runs, record, now }) {
+export async function measure({ memory, shortRuns, record, now }) {
   for (const kind of ['least', 'full']) {
     const vm = await createMachine(kind, memory);
     fillMemory(vm, memory);
     for (const pages of [10, 100, 1000]) {
       await setPages(vm, pages);
       const snapshot = await vm.snapshot();
-      for (let i = -1; i < runs; i++) {
+      for (let i = -1; i < shortRuns; i++) {
         await runToReady(vm);
         await runToPass(vm);
         const start = now();

@@ -14,7 +14,7 @@ const origin = await touching();
 const clean = Buffer.from(origin.memory.read(BigInt(FIRST), PAGES * 4096));
 const registers = JSON.stringify(await origin.vcpus[0].getRegs(), plain);
 const snapshot = await origin.snapshot();
-const pool = kind === 'pool' ? await Pool.create(snapshot, { size: 3 }) : undefined;
+const pool = kind === 'pool' ? await Pool.create(snapshot, { size: 3, max: 3 }) : undefined;
 let secret;
 let at = 0;
 
