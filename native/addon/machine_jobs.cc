@@ -225,9 +225,9 @@ Napi::Value MachineObject::load_state(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     PendingPromise promise(info.Env());
-    auto work = [pause_after = info[0].ToString().Utf8Value() == "pause",
-                 asked = std::chrono::steady_clock::now()](Machine& machine) {
-      Frozen frozen = machine.freeze(asked, pause_after);
+    auto asked = std::make_shared<std::chrono::steady_clock::time_point>();
+    auto work = [pause_after = info[0].ToString().Utf8Value() == "pause", asked](Machine& machine) {
+      Frozen frozen = machine.freeze(*asked, pause_after);
       MachineConfig config = machine.blueprint();
       config.state = std::move(frozen.state);
       return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
@@ -242,7 +242,10 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
                          deliver(failure ? Outcome<FrozenMachine>(*failure) : result);
                        });
     };
-    return promised(info.Env(), promise, [&] { machine().submit(Crew::Job(job)); });
+    return promised(info.Env(), promise, [&] {
+      machine().submit_freeze(Crew::Job(job),
+                              [asked] { *asked = std::chrono::steady_clock::now(); });
+    });
   });
 }
 

@@ -168,6 +168,31 @@ void GuestMemory::finish_late() {
   }
 }
 
+bool GuestMemory::is_cold() const {
+  std::shared_lock lock(mutex_);
+  return std::any_of(regions_.begin(), regions_.end(),
+                     [](const auto& region) { return region->is_cold(); });
+}
+
+// KVM holds its lock for each piece, some 20 µs where it shadows the guest's tables, and a vCPU
+// that faults meanwhile waits for it.
+void GuestMemory::loosen() {
+  for (size_t index = 0;; index++) {
+    for (uint64_t offset = 0;; offset += kGranule) {
+      std::shared_lock lock(mutex_);
+      if (tables_held_ || index >= regions_.size()) return;
+      uint64_t size = regions_[index]->spec().size;
+      if (offset >= size) break;
+      regions_[index]->loosen(offset, std::min(kGranule, size - offset));
+    }
+  }
+}
+
+void GuestMemory::hold_tables(bool held) {
+  std::unique_lock lock(mutex_);
+  tables_held_ = held;
+}
+
 FrozenMemory GuestMemory::freeze(bool late) {
   settle();
   std::unique_lock lock(mutex_);

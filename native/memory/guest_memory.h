@@ -61,6 +61,13 @@ class GuestMemory {
   void read(uint64_t gpa, std::span<uint8_t> bytes) const;
   void write(uint64_t gpa, std::span<const uint8_t> bytes);
 
+  bool is_cold() const;
+  /// See Region::loosen: all of it, a piece at a time, while vCPUs run. Nothing while tables are
+  /// held.
+  void loosen();
+  /// Whether somebody keeps notes in the page tables: a tracker.
+  void hold_tables(bool held);
+
   /// See Region::freeze. No vCPU may be running. With `late` its result may name what is left to do
   /// afterwards, soon.
   FrozenMemory freeze(bool late = false);
@@ -92,6 +99,7 @@ class GuestMemory {
 
   mutable std::shared_mutex mutex_;
   std::vector<std::unique_ptr<Region>> regions_;
+  bool tables_held_ = false;
   /// What the last freeze has left.
   mutable std::mutex late_mutex_;
   std::shared_ptr<LateFreeze> late_;

@@ -62,6 +62,12 @@ Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
   cold_ = std::move(file);
 }
 
+void Region::loosen(uint64_t offset, uint64_t length) {
+  // Of a mapping that is shared: of a private one it would drop what was written. What fails only
+  // saves no time.
+  if (cold_ != nullptr) ::madvise(range_.get() + offset, length, MADV_DONTNEED);
+}
+
 FrozenRegion Region::freeze(bool late) {
   if (cold_ != nullptr) return freeze_cold();
   return {.image = freeze_private(late), .view = nullptr};

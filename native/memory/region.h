@@ -39,6 +39,12 @@ class Region {
   /// Later the pages written since are copied, once, into a layer over it: at once, or, if `late`
   /// and it is worth while, by `copy_late` and `end_late`, while writers go on.
   FrozenRegion freeze(bool late);
+  /// Whether it has never been frozen, nor comes from an image.
+  bool is_cold() const { return cold_ != nullptr; }
+  /// Takes pages of cold memory out of the page tables, the host's and KVM's. They stay in the
+  /// file, and are mapped again when they are touched. A freeze then finds few that it has to take
+  /// out while the guest stands.
+  void loosen(uint64_t offset, uint64_t length);
   bool has_late_copy() const { return late_ != nullptr; }
   /// Until it is through writers wait for their page; who else waits for them calls `serve_late`.
   void copy_late() { late_->run(); }

@@ -55,8 +55,7 @@ void Crew::lead(const std::function<void()>& last) {
 }
 
 bool Crew::wanted(unsigned index) const {
-  return running_ && jobs_.empty() && !job_in_progress_ && !dismissed_ &&
-         (!only_ || *only_ == index);
+  return running_ && !job_due() && !job_in_progress_ && !dismissed_ && (!only_ || *only_ == index);
 }
 
 void Crew::refresh() {
@@ -76,17 +75,34 @@ void Crew::refresh() {
   changed_.notify_all();
 }
 
-void Crew::submit(Job job) {
+void Crew::submit(Job job, std::function<void()> before) {
+  auto due = std::make_shared<bool>(before == nullptr);
   {
     std::lock_guard lock(mutex_);
     if (!dismissed_) {
       start_threads();
-      jobs_.push_back(std::move(job));
+      jobs_.push_back({std::move(job), due});
       refresh();
-      return;
     }
   }
-  job(true);
+  // Not queued: dismissed.
+  if (job) return job(true);
+  if (before) prepare(before, due);
+}
+
+void Crew::prepare(const std::function<void()>& before, const std::shared_ptr<bool>& due) {
+  auto work = [this, before, due] {
+    before();
+    std::lock_guard lock(mutex_);
+    *due = true;
+    refresh();
+  };
+  BlockedSignals blocked;
+  try {
+    std::thread(work).detach();
+  } catch (const std::system_error&) {
+    work();
+  }
 }
 
 bool Crew::begin_job() {
@@ -136,8 +152,8 @@ void Crew::serve(unsigned index) {
   for (;;) {
     bool leads = index == 0;
     bool free = inside_count_ == 0 && !job_in_progress_;
-    if (leads && !jobs_.empty() && free) {
-      Job job = std::move(jobs_.front());
+    if (leads && job_due() && free) {
+      Job job = std::move(jobs_.front().job);
       jobs_.pop_front();
       job_in_progress_ = true;
       bool cancelled = dismissed_;

@@ -52,7 +52,9 @@ class Crew {
   /// Starts the threads, unless they are there. Throws ERR_SYSTEM when none can be had, which after
   /// this `submit` and `set_running` do not.
   void muster();
-  void submit(Job job);
+  /// `before` is done first, on a thread of its own, while vCPUs run on; later jobs wait behind. It
+  /// keeps the owner alive.
+  void submit(Job job, std::function<void()> before = nullptr);
   /// Does `work` here and now if no vCPU runs or is to run and no other job waits. False: it was
   /// not done. What `work` throws comes through.
   template <typename Work>
@@ -75,20 +77,28 @@ class Crew {
   bool dismissed() const { return dismissed_.load(std::memory_order_seq_cst); }
 
  private:
+  struct Waiting {
+    Job job;
+    /// False while its `before` is going on.
+    std::shared_ptr<bool> due;
+  };
+
   bool begin_job();
   void end_job();
   /// With `mutex_` held.
   void start_threads();
   void lead(const std::function<void()>& last);
   void serve(unsigned index);
-  /// Both with `mutex_` held.
+  void prepare(const std::function<void()>& before, const std::shared_ptr<bool>& due);
+  /// All with `mutex_` held.
+  bool job_due() const { return !jobs_.empty() && *jobs_.front().due; }
   bool wanted(unsigned index) const;
   void refresh();
 
   CrewWork& work_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> jobs_;
+  std::deque<Waiting> jobs_;
   bool job_in_progress_ = false;
   bool running_ = false;
   std::optional<unsigned> only_;

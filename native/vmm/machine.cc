@@ -243,6 +243,27 @@ void Machine::submit(Crew::Job job) {
   crew_.submit(std::move(job));
 }
 
+void Machine::submit_freeze(Crew::Job job, std::function<void()> asked) {
+  bool running = false;
+  {
+    std::lock_guard lock(mutex_);
+    require({Status::Created, Status::Running, Status::Paused, Status::Stopped}, "the call");
+    running = status_ == Status::Running;
+  }
+  // With nested paging KVM forgets all at once. Its shadows of the guest's tables it takes apart
+  // page by page, some 40 ns each.
+  auto paging = pager();
+  if (!running || has_nested_paging() || !memory_.is_cold() ||
+      (paging != nullptr && paging->active())) {
+    asked();
+    return crew_.submit(std::move(job));
+  }
+  crew_.submit(std::move(job), [self = shared_from_this(), asked = std::move(asked)] {
+    self->memory_.loosen();
+    asked();
+  });
+}
+
 void Machine::require_standing(Access access) const {
   std::lock_guard lock(mutex_);
   switch (access) {

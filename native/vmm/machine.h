@@ -114,6 +114,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void close(const std::function<void()>& closed);
   /// A job for which the machine may be running (it stands still meanwhile).
   void submit(Crew::Job job);
+  /// The same for a job that freezes memory. What can be done for that while the guest runs is done
+  /// before; then `asked` is called, and the guest has to stand.
+  void submit_freeze(Crew::Job job, std::function<void()> asked);
   /// A job that must not find the machine running. One that only looks may also look at a poisoned
   /// machine, to find out what became of it; a reset also finds a running one, and heals. What
   /// takes away what a machine had (tracking) is like a reset.

@@ -117,13 +117,23 @@ TEST_CASE("crew: jobs find every vCPU parked, in order, and each is told once") 
       std::atomic<unsigned> disturbed = 0, disordered = 0, done = 0, called = 0, cancelled = 0;
       unsigned submitted = 0;
       auto submit = [&] {
-        crew.submit([&, number = submitted++](bool cancel) {
-          // One that is cancelled may be told at once, by whoever submits it.
-          if (!cancel && rehearsal->inside() != 0) disturbed++;
-          if (!cancel && done++ != number) disordered++;
-          if (cancel) cancelled++;
-          called++;
-        });
+        auto prepared = std::make_shared<std::atomic<bool>>(random() % 4 != 0);
+        std::function<void()> before;
+        if (!*prepared) {
+          before = [rehearsal, prepared, time = random() % 200] {
+            std::this_thread::sleep_for(std::chrono::microseconds(time));
+            *prepared = true;
+          };
+        }
+        crew.submit(
+            [&, prepared, number = submitted++](bool cancel) {
+              // One that is cancelled may be told at once, by whoever submits it.
+              if (!cancel && (rehearsal->inside() != 0 || !*prepared)) disturbed++;
+              if (!cancel && done++ != number) disordered++;
+              if (cancel) cancelled++;
+              called++;
+            },
+            before);
       };
       for (int step = 0; step < 400; step++) {
         switch (random() % 5) {
@@ -185,6 +195,26 @@ TEST_CASE("crew: vCPUs that may run do, all or only one, also after a job") {
   crew.dismiss();
   REQUIRE(eventually([&] { return rehearsal->ended(); }));
   REQUIRE_FALSE(rehearsal->lost());
+}
+
+TEST_CASE("crew: vCPUs run on while a job is prepared, and the next job waits behind it") {
+  auto rehearsal = Rehearsal::launch(2);
+  Crew& crew = rehearsal->crew();
+  crew.set_running(true);
+  for (int round = 0; round < 50; round++) {
+    INFO("round " << round);
+    std::atomic<bool> go = false, prepared = false;
+    std::atomic<unsigned> done = 0;
+    crew.submit([&](bool) { done += prepared ? 1 : 100; },
+                [&, rehearsal] { prepared = eventually([&] { return go.load(); }); });
+    crew.submit([&](bool) { done += 1; });
+    REQUIRE(eventually([&] { return rehearsal->inside() == 2; }));
+    REQUIRE(done == 0);
+    go = true;
+    REQUIRE(eventually([&] { return done == 2; }));
+  }
+  crew.dismiss();
+  REQUIRE(eventually([&] { return rehearsal->ended(); }));
 }
 
 TEST_CASE("crew: a caller's own job is done when all stand, refused when they do not") {
