@@ -56,6 +56,7 @@ export type { ForkOptions, Forks } from './vm/fork.js';
 export type { GenerationIdPlace, IdentityOptions } from './vm/identity.js';
 export type { DirtyLog, MemorySlot, VmMemory } from './vm/memory.js';
 export type { MemorySnapshot } from './vm/memory-snapshot.js';
+export type { PageInOptions } from './vm/on-demand.js';
 export type { BareGuest, DeviceOptions, LinuxGuest, VmOptions } from './vm/options.js';
 export type { OutputStream } from './vm/output.js';
 export type { PageSource, PagingFacts, PagingOptions, WorkingSet } from './vm/paging.js';

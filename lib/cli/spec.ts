@@ -4,9 +4,8 @@
  */
 import { z } from 'zod';
 import { KvmsnapError } from '../errors.js';
+import { Snapshot, Vm } from '../index.js';
 import { GUESTS, type GuestName, guestPath } from '../native/guests.js';
-import { Snapshot } from '../vm/snapshot.js';
-import { Vm } from '../vm/vm.js';
 
 const path = z.string().min(1).max(4096);
 const address = z

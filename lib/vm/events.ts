@@ -1,19 +1,21 @@
 /** What the addon tells of a machine, and who hears it. */
 import type { NativeStop } from '../native/binding.js';
 import type { Claims } from './claims.js';
-import type { OutputGate } from './output.js';
 import type { PageServer } from './paging.js';
 import { Stops } from './stops.js';
+import type { Streams } from './streams.js';
 import type { VcpuExit } from './vcpu.js';
 
 interface Hearer {
-  readonly output: readonly [OutputGate, OutputGate];
+  /** Not called: it is forgotten no sooner than the native machine, which runs on by itself. */
+  readonly vm: object;
+  readonly streams: Streams;
   readonly claims: Claims;
 }
 
 /** Holds the machine weakly in no way: the two are collected together. */
 export class MachineEvents {
-  vm: Hearer | undefined;
+  hearer: Hearer | undefined;
   readonly stops = new Stops();
   pageServer: PageServer | undefined;
 
@@ -30,10 +32,10 @@ export class MachineEvents {
   }
 
   output(stream: 0 | 1, bytes: Uint8Array): void {
-    this.vm?.output[stream].take(bytes);
+    this.hearer?.streams.take(stream, bytes);
   }
 
   exit(vcpu: number, question: number, claim: number, exit: VcpuExit): void {
-    void this.vm?.claims.handle(vcpu, question, claim, exit);
+    void this.hearer?.claims.handle(vcpu, question, claim, exit);
   }
 }

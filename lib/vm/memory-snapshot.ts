@@ -1,8 +1,10 @@
 /** A snapshot that is in this process's memory only. */
+import type { NativeMachine } from '../native/binding.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import type { IdentityOptions } from './identity.js';
+import { makeMachine } from './maker.js';
 import type { HasPoint, Point } from './point.js';
-import { Vm } from './vm.js';
+import type { Vm } from './vm.js';
 
 /**
  * A machine's instant, held in memory: nothing is written. Machines are made from it, and its own
@@ -13,15 +15,24 @@ export class MemorySnapshot implements HasPoint, Disposable {
   readonly pauseMs: number;
   readonly #point: Point;
 
-  /** @internal */
-  constructor(point: Point, pauseMs: number) {
+  private constructor(point: Point, pauseMs: number) {
     this.#point = point;
     this.pauseMs = pauseMs;
   }
 
+  /** @internal Of a machine that has all of its memory. */
+  static async take(
+    native: NativeMachine,
+    config: Point['config'],
+    then: 'resume' | 'pause',
+  ): Promise<MemorySnapshot> {
+    const { machine, image, pauseUs } = await native.freeze(then);
+    return new MemorySnapshot({ config, machine, image }, pauseUs / 1000);
+  }
+
   /** A new machine, paused at the instant of the snapshot. `ERR_CLOSED`. */
   restore(options: { identity?: IdentityOptions } = {}): Promise<Vm> {
-    return Vm.fromPoint(this.#point, options.identity);
+    return makeMachine(this.#point, options.identity);
   }
 
   /** The same, many times: see {@link Vm.fork}. */

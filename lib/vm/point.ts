@@ -1,4 +1,6 @@
 /** A machine's instant inside this process: what new machines are made from, and old ones go back to. */
+import { isDeepStrictEqual } from 'node:util';
+import { KvmsnapError } from '../errors.js';
 import type {
   NativeClock,
   NativeEvents,
@@ -9,7 +11,13 @@ import type {
   NativePreparedMachine,
 } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
-import type { GenerationIdPlace } from './identity.js';
+import {
+  type GenerationIdPlace,
+  type IdentityOptions,
+  identityOf,
+  renewGeneration,
+} from './identity.js';
+import type { Stops } from './stops.js';
 import { inTurn } from './turns.js';
 
 export interface Point {
@@ -41,4 +49,28 @@ export async function machineAt(
   // Memory that comes on demand is mapped from nowhere.
   if (paging === undefined) await image.prepare()?.done;
   return inTurn(() => nativeBinding().createMachine(machine, events, image, clock, paging));
+}
+
+/**
+ * Puts a machine, of that `config`, back to that instant. `ERR_STATE` for one of another machine,
+ * `ERR_INVALID_ARGUMENT` (the identity).
+ */
+export async function goBackTo(
+  point: Point,
+  {
+    native,
+    config: { generationId },
+    stops,
+  }: { native: NativeMachine; config: Point['config']; stops: Stops },
+  options: IdentityOptions | undefined,
+): Promise<void> {
+  if (!isDeepStrictEqual(generationId, point.config.generationId)) {
+    throw new KvmsnapError(
+      'ERR_STATE',
+      'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
+    );
+  }
+  const identity = identityOf(options, 'keep', generationId);
+  stops.begin(await inTurn(() => native.reset(point.machine, point.image, identity.clock)));
+  renewGeneration(native, identity, generationId);
 }

@@ -10,7 +10,7 @@ import { SnapshotStore } from '../snapshot/store.js';
 import { requireWorkingSet } from '../snapshot/working-set.js';
 import { throwIfAborted } from './abort.js';
 import type { WorkingSet } from './paging.js';
-import { Snapshot } from './snapshot.js';
+import type { Snapshot } from './snapshot.js';
 import { writeMemory } from './write-memory.js';
 
 export interface SnapshotOptions {
@@ -130,10 +130,6 @@ export function requireParent(
   parent: Snapshot,
   machine: MachineDescription,
 ): void {
-  requireArgument(
-    parent instanceof Snapshot,
-    'parent must be a Snapshot: of this machine, or from Snapshot.open',
-  );
   const there = parent.store.path;
   requireArgument(
     realpathSync(there) === realpathSync(writer.store),

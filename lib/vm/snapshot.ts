@@ -1,22 +1,25 @@
 /** A snapshot in a store, and machines made from it. */
 import { missingFeatures } from '../cpu/features.js';
+import { requireArgument } from '../errors.js';
 import { kvmHost } from '../host/host.js';
 import type { NativeImage, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
-import type { MachineDescription, SnapshotConfig } from '../snapshot/config.js';
+import type { SnapshotConfig } from '../snapshot/config.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { throwIfAborted } from './abort.js';
+import { configOf } from './describe.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
-import type { GenerationIdPlace, IdentityOptions } from './identity.js';
+import type { IdentityOptions } from './identity.js';
+import { makeMachine } from './maker.js';
 import { dirtyLogOf } from './options.js';
 import { type PagingOptions, planPaging, type WorkingSet } from './paging.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
-import { Vm } from './vm.js';
+import type { Vm } from './vm.js';
 
 /** What of a restored machine is the host's to choose. The machine itself is as it was saved. */
 export interface RestoreOptions {
@@ -101,7 +104,7 @@ export class Snapshot implements HasPoint, Disposable {
     const opened = await this.#open();
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
-    const vm = await Vm.fromPoint(
+    const vm = await makeMachine(
       usual ? usualPoint(opened) : pointOf(opened, options),
       options.identity,
       options.paging ? planPaging(options.paging, opened.loaded) : undefined,
@@ -137,6 +140,7 @@ export class Snapshot implements HasPoint, Disposable {
    */
   async flatten(options: FlattenOptions = {}): Promise<Snapshot> {
     throwIfAborted(options.signal);
+    requireParentType(options.parent);
     const digest = await flattenSnapshot(this.store, await this.#open(), options);
     return new Snapshot(this.store, digest, options.tag);
   }
@@ -210,6 +214,14 @@ export class Snapshot implements HasPoint, Disposable {
   }
 }
 
+/** `ERR_INVALID_ARGUMENT` for what only looks like a snapshot. */
+export function requireParentType(parent: Snapshot | undefined): void {
+  requireArgument(
+    parent === undefined || parent instanceof Snapshot,
+    'parent must be a Snapshot: of this machine, or from Snapshot.open',
+  );
+}
+
 function usualPoint(opened: Opened): Point {
   opened.usual ??= pointOf(opened, {});
   return opened.usual;
@@ -228,15 +240,7 @@ function pointOf(
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
   });
-  const vcpus = loaded.state.vcpus.length;
-  const generationId = placeOf(loaded.config.machine);
-  return { config: { irqchip, devices, vcpus, ...generationId }, machine, image };
-}
-
-function placeOf({ generationId }: MachineDescription): { generationId?: GenerationIdPlace } {
-  if (generationId === undefined) return {};
-  const { gpa, gsi } = generationId;
-  return { generationId: { gpa: BigInt(gpa), ...(gsi === undefined ? {} : { gsi }) } };
+  return { config: configOf(loaded.config.machine, loaded.state.vcpus.length), machine, image };
 }
 
 function openImage(loaded: LoadedSnapshot): Opened {

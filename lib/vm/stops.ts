@@ -11,6 +11,8 @@ export class Stops {
   #life = 0;
   #last: { life: number; stop: NativeStop } | undefined;
   #waiters: Waiter[] = [];
+  #ended: AbortController | undefined;
+  #closed = false;
 
   /** The stop of this life; of a later one, if this one ends by a reset. */
   wait(): Promise<NativeStop> {
@@ -37,5 +39,24 @@ export class Stops {
 
   begin(life: number): void {
     this.#life = life;
+    // Whoever has the signal of the life that is over hears of the next stop.
+    this.#ended = undefined;
+  }
+
+  /** Fires when the machine stops, in this life or, if this one ends by a reset, later; or is closed. */
+  get ended(): AbortSignal {
+    if (this.#ended === undefined) {
+      const ended = new AbortController();
+      this.#ended = ended;
+      this.wait().then(() => ended.abort());
+      if (this.#closed) ended.abort();
+    }
+    return this.#ended.signal;
+  }
+
+  /** The machine is being closed. */
+  close(): void {
+    this.#closed = true;
+    this.#ended?.abort();
   }
 }

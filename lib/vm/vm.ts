@@ -1,5 +1,4 @@
 /** A machine. */
-import { isDeepStrictEqual } from 'node:util';
 import type { DirtyEpoch } from '../dirty/epoch.js';
 import { type DirtyOptions, trackDirty } from '../dirty/track.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
@@ -7,37 +6,28 @@ import type {
   MachineStatus,
   NativeMachine,
   NativeStop,
-  PageRun,
   RawMachineState,
 } from '../native/binding.js';
-import { nativeBinding } from '../native/load.js';
 import type { MachineDescription } from '../snapshot/config.js';
-import { PAGE_SIZE } from '../units.js';
-import { cancellable, throwIfAborted } from './abort.js';
+import { type Beginning, beginAt, beginFromPool, beginNew } from './beginning.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
-import { Console } from './console.js';
-import { enterBoot, enterSnapshot } from './enter.js';
-import { MachineEvents } from './events.js';
+import type { Console } from './console.js';
+import { describeMachine } from './describe.js';
 import type { ForkOptions, Forks } from './fork.js';
 import { Handle } from './handle.js';
-import {
-  GENERATION_ID_SIZE,
-  type Identity,
-  type IdentityOptions,
-  identityOf,
-  renewGeneration,
-  writeGeneration,
-} from './identity.js';
+import { GENERATION_ID_SIZE, type IdentityOptions } from './identity.js';
+import { setMaker } from './maker.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
-import { type MachinePlan, planMachine, type VmOptions } from './options.js';
-import { OutputGate, OutputStream } from './output.js';
-import { PageServer, type PagingFacts, type PagingPlan, type WorkingSet } from './paging.js';
-import { machineAt, type Point } from './point.js';
+import { type PageInOptions, pageIn, pagingFactsOf, workingSetOf } from './on-demand.js';
+import type { VmOptions } from './options.js';
+import type { OutputStream } from './output.js';
+import type { PagingFacts, WorkingSet } from './paging.js';
+import { goBackTo, type Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
-import { Snapshot } from './snapshot.js';
+import { requireParentType, Snapshot } from './snapshot.js';
 import type { Stops } from './stops.js';
-import { inTurn } from './turns.js';
+import { Streams } from './streams.js';
 import { Vcpu } from './vcpu.js';
 
 /** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
@@ -54,33 +44,32 @@ export class Vm implements AsyncDisposable {
   readonly vcpus: readonly Vcpu[];
   readonly #handle: Handle;
   readonly #claims: Claims;
+  readonly #streams: Streams;
   readonly #config: Point['config'];
   readonly #stops: Stops;
-  readonly #output: readonly [OutputGate, OutputGate];
-  // Streams cost more than the rest of this object: made for those who use them.
-  #console: Console | undefined;
-  #debug: OutputStream | undefined;
-  #ended: AbortController | undefined;
-  #closing: Promise<void> | undefined;
   /** What it was made from, or last reset to. Its image is this machine's own handle. */
   #origin: Point | undefined;
   /** Where the native machine goes at the end, if it is a pool's. */
-  #giveBack: ((native: NativeMachine) => void) | undefined;
+  readonly #giveBack: Beginning['giveBack'];
+  #closing: Promise<void> | undefined;
+
+  static {
+    setMaker(async (...instant) => new Vm(await beginAt(...instant)));
+  }
 
   /** @internal */
-  private constructor(native: NativeMachine, config: Point['config'], events: MachineEvents) {
+  private constructor({ native, config, events, origin, giveBack }: Beginning) {
     const handle = new Handle(native);
     this.#handle = handle;
     this.#config = config;
     this.#stops = events.stops;
+    this.#origin = origin;
+    this.#giveBack = giveBack;
     this.memory = new VmMemory(handle);
     this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, handle));
     this.#claims = new Claims(handle);
-    const setFlow = (stream: 0 | 1) => (flowing: boolean) => {
-      if (this.status !== 'closed') this.#native.setOutputFlow(stream, flowing);
-    };
-    this.#output = [new OutputGate(setFlow(0)), new OutputGate(setFlow(1))];
-    events.vm = this;
+    this.#streams = new Streams(handle);
+    events.hearer = { vm: this, claims: this.#claims, streams: this.#streams };
   }
 
   /**
@@ -88,79 +77,22 @@ export class Vm implements AsyncDisposable {
    * `ERR_KERNEL_IMAGE`, `ERR_NO_KVM`, `ERR_IOCTL`, `ERR_ABORTED`.
    */
   static async create(options: VmOptions = {}): Promise<Vm> {
-    throwIfAborted(options.signal);
-    const { config, boot, generationId }: MachinePlan = await planMachine(options);
-    throwIfAborted(options.signal);
-    const events = new MachineEvents();
-    const native = await inTurn(() => nativeBinding().createMachine(config, events));
-    const { irqchip, devices } = config;
-    const vcpus = config.cpuid.length;
-    const place = generationId ? { generationId } : {};
-    const vm = new Vm(native, { irqchip, devices, vcpus, ...place }, events);
-    try {
-      throwIfAborted(options.signal);
-      if (boot) await enterBoot(native, boot);
-      if (generationId) writeGeneration(native, generationId);
-      return vm;
-    } catch (error) {
-      await vm.close();
-      throw error;
-    }
+    return new Vm(await beginNew(options));
   }
 
-  /** @internal A machine as it was at that instant, paused; with `paging`, memory is still to come. */
-  static async fromPoint(
-    { config, machine, image }: Point,
-    options?: IdentityOptions,
-    paging?: PagingPlan,
-  ): Promise<Vm> {
-    const identity = identityOf(options, 'new', config.generationId);
-    const events = new MachineEvents();
-    if (paging) events.pageServer = new PageServer(paging);
-    // Before anything is waited for: the snapshot may be closed meanwhile.
-    const origin = { config, machine, image: image.share() };
-    try {
-      const native = await machineAt(origin, events, identity.clock, paging?.native);
-      const vm = new Vm(native, config, events);
-      vm.#origin = origin;
-      if (paging) await vm.#enter(events.pageServer, identity);
-      else renewGeneration(native, identity, config.generationId);
-      return vm;
-    } catch (error) {
-      origin.image.close();
-      throw error;
-    }
-  }
-
-  /**
-   * @internal A pool's machine, which stands at that instant in its life number `life`. It goes to
-   * `giveBack`, killed and without claims, instead of being closed.
-   */
-  static fromPool(
-    native: NativeMachine,
-    { config, machine, image }: Point,
-    life: number,
-    giveBack: (native: NativeMachine) => void,
-  ): Vm {
-    const events = new MachineEvents();
-    events.stops.begin(life);
-    native.events = events;
-    const vm = new Vm(native, config, events);
-    vm.#origin = { config, machine, image: image.share() };
-    vm.#giveBack = giveBack;
-    return vm;
+  /** @internal See {@link beginFromPool}. */
+  static fromPool(...pooled: Parameters<typeof beginFromPool>): Vm {
+    return new Vm(beginFromPool(...pooled));
   }
 
   /** Both ways of the serial port COM1. */
   get console(): Console {
-    this.#console ??= new Console(this.#output[0], (bytes) => this.#native.serialInput(bytes));
-    return this.#console;
+    return this.#streams.console;
   }
 
   /** Bytes the guest wrote to port 0xE9. */
   get debug(): OutputStream {
-    this.#debug ??= new OutputStream(this.#output[1]);
-    return this.#debug;
+    return this.#streams.debug;
   }
 
   /** `created | running | paused | stopped | poisoned | closed`. */
@@ -211,19 +143,7 @@ export class Vm implements AsyncDisposable {
    * machine that has all of it, as also after a {@link reset}.
    */
   get paging(): PagingFacts | undefined {
-    const facts = this.#native.pagingFacts();
-    if (facts === undefined) return undefined;
-    const { active, faults, faulted, prefetched, fetched, left, p50Us, p99Us } = facts;
-    return {
-      active,
-      faults,
-      faultedPages: faulted,
-      prefetchedPages: prefetched,
-      fetchedPages: fetched,
-      pagesLeft: left,
-      bytes: (faulted + prefetched + fetched) * PAGE_SIZE,
-      latencyUs: { p50: p50Us, p99: p99Us },
-    };
+    return pagingFactsOf(this.#native);
   }
 
   /**
@@ -231,12 +151,7 @@ export class Vm implements AsyncDisposable {
    * their first touch; exact with `record`, otherwise whole blocks. `ERR_STATE` for any other machine.
    */
   workingSet(): WorkingSet {
-    const runs = this.#native.workingSet();
-    if (runs !== undefined) return runs;
-    throw new KvmsnapError(
-      'ERR_STATE',
-      'nobody saw the pages being touched: restore with paging: { record: true }',
-    );
+    return workingSetOf(this.#native);
   }
 
   /**
@@ -244,22 +159,8 @@ export class Vm implements AsyncDisposable {
    * other. At once where nothing is missing. `ERR_ABORTED`, `ERR_PAGE_SOURCE`, `ERR_INVALID_ARGUMENT`;
    * `ERR_CLOSED`, `ERR_POISONED` when the machine ends before.
    */
-  async pageIn(
-    options: { gpa?: bigint; length?: number; signal?: AbortSignal } = {},
-  ): Promise<void> {
-    const { gpa, length, signal } = options;
-    throwIfAborted(signal);
-    requireArgument(
-      (gpa === undefined && length === undefined) ||
-        (typeof gpa === 'bigint' &&
-          gpa >= 0n &&
-          Number.isSafeInteger(length) &&
-          Number(length) > 0),
-      'a range has a gpa (bigint) and a length in bytes',
-    );
-    if (!this.#native.pagingFacts()?.active) return;
-    const ranges = gpa === undefined ? undefined : [pagesAround(gpa, length as number)];
-    await cancellable(signal, this.#native.pageIn(ranges));
+  async pageIn(options: PageInOptions = {}): Promise<void> {
+    await pageIn(this.#native, options);
   }
 
   /** Frees everything; resolves when threads, descriptors and mappings are gone. Idempotent. */
@@ -331,9 +232,9 @@ export class Vm implements AsyncDisposable {
         'then must be resume or pause: a snapshot in memory does not close its machine',
       );
       await this.pageIn();
-      const { point, pauseMs } = await this.#freeze(then);
-      return new MemorySnapshot(point, pauseMs);
+      return MemorySnapshot.take(this.#native, this.#config, then);
     }
+    requireParentType(options.parent);
     await this.pageIn(options.signal ? { signal: options.signal } : {});
     const { store, digest, ...taken } = await saveMachine(this, this.#native, options);
     return new Snapshot(store, digest, options.tag, taken);
@@ -379,20 +280,8 @@ export class Vm implements AsyncDisposable {
         'the machine was not made from a snapshot: say which one to reset it to',
       );
     }
-    const place = this.#config.generationId;
-    if (!isDeepStrictEqual(place, point.config.generationId)) {
-      throw new KvmsnapError(
-        'ERR_STATE',
-        'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
-      );
-    }
-    const identity = identityOf(options.identity, 'keep', place);
-    const native = this.#native;
-    const reset = () => native.reset(point.machine, point.image, identity.clock);
-    this.#stops.begin(await inTurn(reset));
-    renewGeneration(native, identity, place);
-    // Of the life that is over.
-    this.#ended = undefined;
+    const machine = { native: this.#native, config: this.#config, stops: this.#stops };
+    await goBackTo(point, machine, options.identity);
     if (to === undefined) return;
     this.#origin?.image.close();
     this.#origin = { ...point, image: point.image.share() };
@@ -409,7 +298,7 @@ export class Vm implements AsyncDisposable {
   dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
     const { signal } = options;
     const prepare = () => this.pageIn(signal ? { signal } : {});
-    return trackDirty({ native: this.#native, ended: this.#whenEnded(), prepare }, options);
+    return trackDirty({ native: this.#native, ended: this.#stops.ended, prepare }, options);
   }
 
   /** The raw state of CPUs, VM and devices. The machine must not be running. */
@@ -424,52 +313,7 @@ export class Vm implements AsyncDisposable {
 
   /** What machine this is, as a snapshot says it. */
   describe(): MachineDescription {
-    const regions = this.#native.regions();
-    const { generationId } = this.#config;
-    return {
-      vcpus: this.vcpus.length,
-      memory: { regions: regions.map(({ slot, gpa, size }) => ({ slot, gpa: Number(gpa), size })) },
-      irqchip: this.#config.irqchip,
-      ...(generationId ? { generationId: { ...generationId, gpa: Number(generationId.gpa) } } : {}),
-      devices: { ...this.#config.devices },
-    };
-  }
-
-  /** @internal */
-  get output(): readonly [OutputGate, OutputGate] {
-    return this.#output;
-  }
-
-  /** @internal */
-  get claims(): Claims {
-    return this.#claims;
-  }
-
-  /** The state that memory on demand goes with: KVM may touch pages for it. */
-  async #enter(server: PageServer | undefined, identity: Identity): Promise<void> {
-    server?.serve(this.#native);
-    try {
-      await enterSnapshot(this.#native, identity, this.#config.generationId);
-    } catch (error) {
-      const stop = this.status === 'poisoned' ? await this.wait() : undefined;
-      await this.close();
-      throw stop?.error ?? error;
-    }
-  }
-
-  async #freeze(then: 'resume' | 'pause'): Promise<{ point: Point; pauseMs: number }> {
-    const { machine, image, pauseUs } = await this.#native.freeze(then);
-    return { point: { config: this.#config, machine, image }, pauseMs: pauseUs / 1000 };
-  }
-
-  #whenEnded(): AbortSignal {
-    if (this.#ended === undefined) {
-      const ended = new AbortController();
-      this.#ended = ended;
-      this.#stops.wait().then(() => ended.abort());
-      if (this.#closing) ended.abort();
-    }
-    return this.#ended.signal;
+    return describeMachine(this.#native, this.#config);
   }
 
   get #native(): NativeMachine {
@@ -477,12 +321,8 @@ export class Vm implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#ended?.abort();
-    // What the guest wrote while nobody took it comes out before the end of the stream.
-    if (this.status !== 'closed') {
-      this.#native.setOutputFlow(0, true);
-      this.#native.setOutputFlow(1, true);
-    }
+    this.#stops.close();
+    this.#streams.flush();
     if (this.#giveBack) {
       await this.#native.kill();
       this.#claims.releaseAll();
@@ -491,12 +331,6 @@ export class Vm implements AsyncDisposable {
       await this.#native.close();
     }
     this.#origin?.image.close();
-    for (const gate of this.#output) gate.end();
+    this.#streams.end();
   }
-}
-
-function pagesAround(gpa: bigint, length: number): PageRun {
-  const page = BigInt(PAGE_SIZE);
-  const first = gpa / page;
-  return { gpa: first * page, count: Number((gpa + BigInt(length) + page - 1n) / page - first) };
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { Snapshot } from '../../vm/snapshot.js';
+import { Snapshot } from '../../index.js';
 import { withJson, withStore } from '../options.js';
 import { print, printJson } from '../output.js';
 import { progressBar } from '../progress.js';

@@ -2,9 +2,7 @@
 import { finished } from 'node:stream/promises';
 import { heatMap } from '../../dirty/analysis.js';
 import type { DirtyEpoch } from '../../dirty/epoch.js';
-import { SnapshotStore } from '../../snapshot/store.js';
-import { Snapshot } from '../../vm/snapshot.js';
-import type { Vm } from '../../vm/vm.js';
+import { Snapshot, SnapshotStore, type Vm } from '../../index.js';
 import { describeStop, type Stop } from '../stop.js';
 import {
   type EpochSummary,

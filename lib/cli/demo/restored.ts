@@ -4,7 +4,7 @@
  */
 import { finished } from 'node:stream/promises';
 import { z } from 'zod';
-import { Snapshot } from '../../vm/snapshot.js';
+import { Snapshot } from '../../index.js';
 import { readCount } from './counter.js';
 
 export const restoredSchema = z.object({

@@ -1,0 +1,94 @@
+/** How machines come to be: made, restored or taken from a pool. */
+import type { NativeMachine } from '../native/binding.js';
+import { nativeBinding } from '../native/load.js';
+import { throwIfAborted } from './abort.js';
+import { enterBoot, enterSnapshot } from './enter.js';
+import { MachineEvents } from './events.js';
+import { type IdentityOptions, identityOf, renewGeneration, writeGeneration } from './identity.js';
+import { planMachine, type VmOptions } from './options.js';
+import { PageServer, type PagingPlan } from './paging.js';
+import { machineAt, type Point } from './point.js';
+import { inTurn } from './turns.js';
+
+/** What a machine object begins with. */
+export interface Beginning {
+  native: NativeMachine;
+  config: Point['config'];
+  events: MachineEvents;
+  /** What it was made from. The image is the machine's own handle. */
+  origin?: Point;
+  /** Where the native machine goes at the end, if it is a pool's. */
+  giveBack?: (native: NativeMachine) => void;
+}
+
+/** With its guest loaded, and not yet started. */
+export async function beginNew(options: VmOptions): Promise<Beginning> {
+  const { signal } = options;
+  throwIfAborted(signal);
+  const { config, boot, generationId } = await planMachine(options);
+  throwIfAborted(signal);
+  const events = new MachineEvents();
+  const native = await inTurn(() => nativeBinding().createMachine(config, events));
+  try {
+    throwIfAborted(signal);
+    if (boot) await enterBoot(native, boot);
+    if (generationId) writeGeneration(native, generationId);
+  } catch (error) {
+    await native.close();
+    throw error;
+  }
+  const { irqchip, devices } = config;
+  const vcpus = config.cpuid.length;
+  const place = generationId ? { generationId } : {};
+  return { native, config: { irqchip, devices, vcpus, ...place }, events };
+}
+
+/** As it was at that instant, paused; with `paging`, memory is still to come. */
+export async function beginAt(
+  { config, machine, image }: Point,
+  options?: IdentityOptions,
+  paging?: PagingPlan,
+): Promise<Beginning> {
+  const identity = identityOf(options, 'new', config.generationId);
+  const events = new MachineEvents();
+  if (paging) events.pageServer = new PageServer(paging);
+  // Before anything is waited for: the snapshot may be closed meanwhile.
+  const origin = { config, machine, image: image.share() };
+  try {
+    const native = await machineAt(origin, events, identity.clock, paging?.native);
+    if (paging) await enterOnDemand();
+    else renewGeneration(native, identity, config.generationId);
+    return { native, config, events, origin };
+
+    /** The state that memory on demand goes with: KVM may touch pages for it. */
+    async function enterOnDemand(): Promise<void> {
+      events.pageServer?.serve(native);
+      try {
+        await enterSnapshot(native, identity, config.generationId);
+      } catch (error) {
+        const stop = native.status === 'poisoned' ? await events.stops.wait() : undefined;
+        await native.close();
+        throw stop?.error ?? error;
+      }
+    }
+  } catch (error) {
+    origin.image.close();
+    throw error;
+  }
+}
+
+/**
+ * A pool's machine, which stands at that instant in its life number `life`. It goes to `giveBack`, killed
+ * and without claims, instead of being closed.
+ */
+export function beginFromPool(
+  native: NativeMachine,
+  { config, machine, image }: Point,
+  life: number,
+  giveBack: (native: NativeMachine) => void,
+): Beginning {
+  const events = new MachineEvents();
+  events.stops.begin(life);
+  native.events = events;
+  return { native, config, events, origin: { config, machine, image: image.share() }, giveBack };
+}

@@ -1,0 +1,56 @@
+/** What a guest writes, and what it reads from its console. */
+import { Console } from './console.js';
+import type { Handle } from './handle.js';
+import { OutputGate, OutputStream } from './output.js';
+
+/** Numbers of the addon's. */
+const CONSOLE = 0;
+const DEBUG = 1;
+
+export class Streams {
+  readonly #handle: Handle;
+  readonly #gates: readonly [OutputGate, OutputGate];
+  // Streams cost more than a machine object: made for those who use them.
+  #console: Console | undefined;
+  #debug: OutputStream | undefined;
+
+  constructor(handle: Handle) {
+    this.#handle = handle;
+    this.#gates = [this.#gate(CONSOLE), this.#gate(DEBUG)];
+  }
+
+  get console(): Console {
+    const input = (bytes: Uint8Array) => this.#handle.native.serialInput(bytes);
+    this.#console ??= new Console(this.#gates[CONSOLE], input);
+    return this.#console;
+  }
+
+  get debug(): OutputStream {
+    this.#debug ??= new OutputStream(this.#gates[DEBUG]);
+    return this.#debug;
+  }
+
+  /** Bytes from the guest. */
+  take(stream: 0 | 1, bytes: Uint8Array): void {
+    this.#gates[stream].take(bytes);
+  }
+
+  /** What the guest wrote while nobody took it comes out before the end. */
+  flush(): void {
+    this.#setFlow(CONSOLE, true);
+    this.#setFlow(DEBUG, true);
+  }
+
+  /** No more bytes will come: the machine is gone. */
+  end(): void {
+    for (const gate of this.#gates) gate.end();
+  }
+
+  #gate(stream: 0 | 1): OutputGate {
+    return new OutputGate((flowing) => this.#setFlow(stream, flowing));
+  }
+
+  #setFlow(stream: 0 | 1, flowing: boolean): void {
+    if (this.#handle.status !== 'closed') this.#handle.native.setOutputFlow(stream, flowing);
+  }
+}
