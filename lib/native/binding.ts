@@ -403,14 +403,15 @@ export interface NativeBinding {
     paging?: NativePaging,
   ): Promise<NativeMachine>;
   /**
-   * Dups the fds. Extents must be inside regions and files, and may not overlap. `digests` (`sha256:…`, one
+   * Dups the fds. Of each extent `extents` has four numbers, gpa, length, offset and file; they must be
+   * inside regions and files, and may not overlap. `digests` (`sha256:…`, one
    * for each file) say which files have the same bytes; without them only a file is the same as itself.
    * Those beyond are of files that the image comes from, and has no bytes of any more.
    */
   imageFromFiles(
     fds: number[],
     regions: { gpa: bigint; size: number }[],
-    extents: NativeExtent[],
+    extents: Float64Array,
     digests?: string[],
   ): NativeImage;
   /** CRC-32C of each `chunkSize` bytes and SHA-256 of a file, on a thread of its own. */

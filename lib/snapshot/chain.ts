@@ -3,7 +3,7 @@
  * from the oldest ancestor's to its own, so a snapshot is whole by itself: no other manifest is
  * read to restore it, and it outlives its parent.
  */
-import type { NativeExtent } from '../native/binding.js';
+import { Extents } from './extents.js';
 import { formatError } from './failures.js';
 import {
   type Descriptor,
@@ -14,7 +14,7 @@ import {
   MEDIA_TYPE_STATE,
   MEDIA_TYPE_WORKING_SET,
 } from './format.js';
-import type { MemoryIndex, MemoryRegion } from './memory-index.js';
+import type { DecodedIndex, MemoryRegion } from './memory-index.js';
 
 const WHAT = 'manifest';
 
@@ -62,7 +62,7 @@ export function splitLayers(manifest: Manifest): Layers {
 }
 
 /** Refuses an index that does not speak of the machine's regions or of the manifest's parts. */
-export function checkLayer(index: MemoryIndex, layer: LayerRef, regions: MemoryRegion[]): void {
+export function checkLayer(index: DecodedIndex, layer: LayerRef, regions: MemoryRegion[]): void {
   const sameRegions =
     index.regions.length === regions.length &&
     index.regions.every((region, i) => {
@@ -78,21 +78,13 @@ export function checkLayer(index: MemoryIndex, layer: LayerRef, regions: MemoryR
 
 export interface FlatMemory {
   /** In order of gpa, not overlapping; `file` counts `files`. What no extent names is zero. */
-  extents: NativeExtent[];
+  extents: Extents;
   /** The parts that extents lie in. Parts that upper layers hide wholly are left out. */
   files: Descriptor[];
 }
 
-/** Pages of a layer: content, or (`file` < 0) zeros. Addresses are below 2^52: exact as numbers. */
-interface Piece {
-  gpa: number;
-  end: number;
-  file: number;
-  offset: number;
-}
-
 /** Lays layers over each other, oldest first. The indices have been decoded and checked. */
-export function flatten(layers: { ref: LayerRef; index: MemoryIndex }[]): FlatMemory {
+export function flatten(layers: { ref: LayerRef; index: DecodedIndex }[]): FlatMemory {
   const total = layers.reduce((sum, { index: i }) => sum + i.extents.length + i.zeros.length, 0);
   if (total > LIMITS.extents) {
     throw formatError('memory', `${total} extents in all layers, more than ${LIMITS.extents}`);
@@ -107,79 +99,78 @@ export function flatten(layers: { ref: LayerRef; index: MemoryIndex }[]): FlatMe
   return number(parts, overlayAll(lists));
 }
 
-function piecesOf(index: MemoryIndex, firstPart: number): Piece[] {
-  const pieces = index.extents.map(({ gpa, length, part, offset }): Piece => {
-    const start = Number(gpa);
-    return { gpa: start, end: start + length, file: firstPart + part, offset };
-  });
-  if (index.zeros.length === 0) return pieces;
-  for (const { gpa, length } of index.zeros) {
-    pieces.push({ gpa: Number(gpa), end: Number(gpa) + length, file: -1, offset: 0 });
+/** Content and zeros (of file -1) in one list, in order of gpa. */
+function piecesOf({ extents, zeros }: DecodedIndex, firstPart: number): Extents {
+  const pieces = new Extents(extents.length + zeros.length);
+  let next = 0;
+  for (let i = 0; i < extents.length; i++) {
+    const gpa = extents.gpa(i);
+    for (; next < zeros.length && zeros.gpa(next) < gpa; next++) {
+      pieces.add(zeros.gpa(next), zeros.size(next), 0, -1);
+    }
+    pieces.add(gpa, extents.size(i), extents.offset(i), firstPart + extents.file(i));
   }
-  return pieces.sort((a, b) => a.gpa - b.gpa);
+  for (; next < zeros.length; next++) pieces.add(zeros.gpa(next), zeros.size(next), 0, -1);
+  return pieces;
 }
 
 /** Overlaying is associative: pairwise, so that n pieces in m layers take n log m steps. */
-function overlayAll(lists: Piece[][]): Piece[] {
-  if (lists.length <= 1) return lists[0] ?? [];
+function overlayAll(lists: Extents[]): Extents {
+  if (lists.length <= 1) return lists[0] ?? new Extents(0);
   const middle = lists.length >> 1;
   return overlay(overlayAll(lists.slice(0, middle)), overlayAll(lists.slice(middle)));
 }
 
 /** `upper` wins wherever it has pieces, zeros included. Both and the result are in order of gpa. */
-function overlay(lower: Piece[], upper: Piece[]): Piece[] {
-  const out: Piece[] = [];
+function overlay(lower: Extents, upper: Extents): Extents {
+  // An upper piece may cut a lower one in two.
+  const out = new Extents(lower.length + 2 * upper.length);
   let next = 0;
-  for (const low of lower) {
-    let start = low.gpa;
+  for (let i = 0; i < lower.length; i++) {
+    const gpa = lower.gpa(i);
+    const end = lower.end(i);
+    const offset = lower.offset(i);
+    const file = lower.file(i);
+    let start = gpa;
     for (; next < upper.length; next++) {
-      const high = upper[next] as Piece;
-      if (high.gpa >= low.end) break;
-      if (high.gpa > start) out.push(cut(low, start, high.gpa));
-      start = Math.max(start, high.end);
+      const over = upper.gpa(next);
+      if (over >= end) break;
+      if (over > start) out.add(start, over - start, offset + (start - gpa), file);
+      start = Math.max(start, upper.end(next));
       // It may hide pieces that follow, too: it stays current.
-      if (high.end > low.end) break;
-      out.push(high);
+      if (upper.end(next) > end) break;
+      out.add(over, upper.size(next), upper.offset(next), upper.file(next));
     }
-    if (start < low.end) out.push(cut(low, start, low.end));
+    if (start < end) out.add(start, end - start, offset + (start - gpa), file);
   }
-  for (; next < upper.length; next++) out.push(upper[next] as Piece);
+  for (; next < upper.length; next++) {
+    out.add(upper.gpa(next), upper.size(next), upper.offset(next), upper.file(next));
+  }
   return out;
 }
 
-const cut = (piece: Piece, gpa: number, end: number): Piece => ({
-  gpa,
-  end,
-  file: piece.file,
-  offset: piece.offset + (gpa - piece.gpa),
-});
-
 /** Drops zeros, joins neighbours, and numbers the parts that are in use. */
-function number(parts: Descriptor[], pieces: Piece[]): FlatMemory {
+function number(parts: Descriptor[], pieces: Extents): FlatMemory {
   const files: Descriptor[] = [];
-  const numbers = new Map<number, number>();
-  const extents: NativeExtent[] = [];
-  let last: Piece | undefined;
-  for (const piece of pieces) {
-    if (piece.file < 0) continue;
-    const length = piece.end - piece.gpa;
-    const open = extents.at(-1);
-    if (open && last && continues(last, piece)) {
-      open.length += length;
+  const numbers = new Int32Array(parts.length).fill(-1);
+  const extents = new Extents(pieces.length);
+  let last = -1;
+  for (let i = 0; i < pieces.length; i++) {
+    const part = pieces.file(i);
+    if (part < 0) continue;
+    const size = pieces.size(i);
+    if (last >= 0 && continues(pieces, last, i)) {
+      extents.prolong(size);
     } else {
-      let file = numbers.get(piece.file);
-      if (file === undefined) {
-        file = files.push(parts[piece.file] as Descriptor) - 1;
-        numbers.set(piece.file, file);
-      }
-      extents.push({ file, gpa: BigInt(piece.gpa), length, offset: piece.offset });
+      if (numbers[part] === -1) numbers[part] = files.push(parts[part] as Descriptor) - 1;
+      extents.add(pieces.gpa(i), size, pieces.offset(i), numbers[part] as number);
     }
-    last = piece;
+    last = i;
   }
   return { extents, files };
 }
 
-const continues = (last: Piece, piece: Piece): boolean =>
-  last.file === piece.file &&
-  last.end === piece.gpa &&
-  last.offset + (last.end - last.gpa) === piece.offset;
+const continues = (pieces: Extents, last: number, i: number): boolean =>
+  pieces.file(last) === pieces.file(i) &&
+  pieces.end(last) === pieces.gpa(i) &&
+  pieces.offset(last) + pieces.size(last) === pieces.offset(i);

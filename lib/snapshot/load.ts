@@ -1,14 +1,15 @@
 /** Reading a snapshot to restore it: everything small is read and checked, memory is only opened. */
 import { closeSync } from 'node:fs';
-import type { NativeExtent, PageRun, RawMachineState } from '../native/binding.js';
+import type { PageRun, RawMachineState } from '../native/binding.js';
 import { type OpenBlob, openBlob, readBlob, requireBlobDirectories } from './blobs.js';
 import { checkLayer, flatten, type LayerRef, splitLayers } from './chain.js';
 import { requireArchitecture } from './compat.js';
 import { decodeConfig, memoryRegions, type SnapshotConfig } from './config.js';
+import type { Extents } from './extents.js';
 import { formatError } from './failures.js';
 import { type Descriptor, LIMITS, type Manifest } from './format.js';
 import { type Resolved, readManifest, resolve } from './index-file.js';
-import { decodeMemoryIndex, type MemoryIndex, type MemoryRegion } from './memory-index.js';
+import { type DecodedIndex, decodeMemoryIndex, type MemoryRegion } from './memory-index.js';
 import { decodeState } from './state.js';
 import { decodeWorkingSet } from './working-set.js';
 
@@ -27,7 +28,7 @@ export interface LoadedSnapshot extends Disposable {
   readonly state: RawMachineState;
   readonly regions: MemoryRegion[];
   /** In order of gpa, not overlapping, inside regions and files. What none names is zero. */
-  readonly extents: NativeExtent[];
+  readonly extents: Extents;
   /** In the order of first touch. */
   readonly workingSet?: PageRun[];
   /** Open for reading. Numbered by `extents[].file`. */
@@ -44,7 +45,7 @@ export interface SnapshotParts {
   manifest: Manifest;
   config: SnapshotConfig;
   stateRef: Descriptor;
-  layers: { ref: LayerRef; index: MemoryIndex }[];
+  layers: { ref: LayerRef; index: DecodedIndex }[];
   workingSet?: { ref: Descriptor; runs: PageRun[] };
 }
 

@@ -5,6 +5,7 @@
 import { requireArgument } from '../errors.js';
 import { PAGE_SIZE } from '../units.js';
 import { type CborMap, type CborValue, decodeCbor, encodeCbor, isMap } from './cbor.js';
+import { Extents } from './extents.js';
 import { formatError, versionError } from './failures.js';
 import { LAYOUT_VERSION, LIMITS } from './format.js';
 
@@ -55,6 +56,14 @@ export interface MemoryIndex {
   zeros: ZeroExtent[];
 }
 
+/** The same as it was read. */
+export interface DecodedIndex extends Omit<MemoryIndex, 'extents' | 'zeros'> {
+  /** `file` is the part. */
+  extents: Extents;
+  /** Of no file (-1). */
+  zeros: Extents;
+}
+
 const byGpa = (a: { gpa: bigint }, b: { gpa: bigint }): number =>
   a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0;
 
@@ -89,7 +98,7 @@ export function encodeMemoryIndex(index: MemoryIndex): Uint8Array {
 }
 
 /** Bytes to index; `ERR_SNAPSHOT_FORMAT` for anything that breaks a rule of the format. */
-export function decodeMemoryIndex(bytes: Uint8Array): MemoryIndex {
+export function decodeMemoryIndex(bytes: Uint8Array): DecodedIndex {
   const root = decodeCbor(bytes, WHAT);
   if (!isMap(root) || root.format !== FORMAT) throw formatError(WHAT, `format is not ${FORMAT}`);
   const version = small(root.version, 'version', 1, 0xffffffff);
@@ -142,38 +151,44 @@ function decodeParts(value: CborValue | undefined, chunkSize: number): MemoryPar
   });
 }
 
-/** Page alignment, order, and each inside one region. Both lists are sorted: one walk. */
-function checkPlaces(regions: MemoryRegion[], list: ZeroExtent[], what: string): void {
+/** Order, and each inside one region. Both lists are sorted: one walk. */
+function checkPlaces(regions: MemoryRegion[], list: Extents, what: string): void {
+  const places = regions.map(({ gpa, size }) => ({ gpa: Number(gpa), end: Number(gpa) + size }));
   let at = 0;
-  let end = 0n;
-  for (const { gpa, length } of list) {
-    checkPages(gpa, BigInt(length), what);
-    if (gpa < end) throw bad(`${what}s overlap or are not in order`);
-    end = gpa + BigInt(length);
-    while (at < regions.length && gpa >= regionEnd(regions[at] as MemoryRegion)) at++;
-    const region = regions[at];
-    if (!region || gpa < region.gpa || end > regionEnd(region)) {
+  let before = 0;
+  for (let i = 0; i < list.length; i++) {
+    const gpa = list.gpa(i);
+    const end = list.end(i);
+    if (end === gpa) throw bad(`${what}: not of whole pages`);
+    if (end > LIMITS.guestAddress) throw bad(`${what}: beyond 52 bits`);
+    if (gpa < before) throw bad(`${what}s overlap or are not in order`);
+    before = end;
+    let region = places[at];
+    while (region && gpa >= region.end) region = places[++at];
+    if (!region || gpa < region.gpa || end > region.end) {
       throw bad(`${what} at 0x${gpa.toString(16)} is not inside a region`);
     }
   }
 }
 
-function checkApart(extents: MemoryExtent[], zeros: ZeroExtent[]): void {
+function checkApart(extents: Extents, zeros: Extents): void {
   let at = 0;
-  for (const zero of zeros) {
-    const end = zero.gpa + BigInt(zero.length);
-    while (at < extents.length && extentEnd(extents[at] as MemoryExtent) <= zero.gpa) at++;
-    const extent = extents[at];
-    if (extent && extent.gpa < end) throw bad('an extent and a zero extent overlap');
+  for (let i = 0; i < zeros.length; i++) {
+    while (at < extents.length && extents.end(at) <= zeros.gpa(i)) at++;
+    if (at < extents.length && extents.gpa(at) < zeros.end(i)) {
+      throw bad('an extent and a zero extent overlap');
+    }
   }
 }
 
-function checkParts(parts: MemoryPart[], extents: MemoryExtent[]): void {
-  for (const { part, offset, length } of extents) {
-    const size = parts[part]?.size;
-    if (size === undefined) throw bad(`an extent names part ${part} of ${parts.length}`);
-    if (offset % PAGE_SIZE !== 0 || offset > size || length > size - offset) {
-      throw bad('an extent is not page-aligned inside its part');
+function checkParts(parts: MemoryPart[], extents: Extents): void {
+  for (let i = 0; i < extents.length; i++) {
+    const size = parts[extents.file(i)]?.size;
+    if (size === undefined) {
+      throw bad(`an extent names part ${extents.file(i)} of ${parts.length}`);
+    }
+    if (extents.offset(i) > size || extents.size(i) > size - extents.offset(i)) {
+      throw bad('an extent is not inside its part');
     }
   }
 }
@@ -184,9 +199,6 @@ function checkPages(gpa: bigint, length: bigint, what: string): void {
   }
   if (gpa + length > BigInt(LIMITS.guestAddress)) throw bad(`${what}: beyond 52 bits`);
 }
-
-const regionEnd = (region: MemoryRegion): bigint => region.gpa + BigInt(region.size);
-const extentEnd = (extent: ZeroExtent): bigint => extent.gpa + BigInt(extent.length);
 
 function packExtents(extents: MemoryExtent[]): Uint8Array {
   const view = new DataView(new ArrayBuffer(extents.length * EXTENT_BYTES));
@@ -200,18 +212,15 @@ function packExtents(extents: MemoryExtent[]): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-function unpackExtents(value: CborValue | undefined): MemoryExtent[] {
+function unpackExtents(value: CborValue | undefined): Extents {
   const view = records(value, 'extents', EXTENT_BYTES);
-  return Array.from({ length: view.byteLength / EXTENT_BYTES }, (_, i) => {
-    const at = i * EXTENT_BYTES;
+  const extents = new Extents(view.byteLength / EXTENT_BYTES);
+  for (let at = 0; at < view.byteLength; at += EXTENT_BYTES) {
     if (view.getUint32(at + 28, true) !== 0) throw bad('an extent has a reserved field set');
-    return {
-      gpa: view.getBigUint64(at, true),
-      length: u53(view, at + 8),
-      offset: u53(view, at + 16),
-      part: view.getUint32(at + 24, true),
-    };
-  });
+    const part = view.getUint32(at + 24, true);
+    extents.add(pages(view, at), pages(view, at + 8), pages(view, at + 16), part);
+  }
+  return extents;
 }
 
 function packZeros(zeros: ZeroExtent[]): Uint8Array {
@@ -223,12 +232,13 @@ function packZeros(zeros: ZeroExtent[]): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-function unpackZeros(value: CborValue | undefined): ZeroExtent[] {
+function unpackZeros(value: CborValue | undefined): Extents {
   const view = records(value, 'zeros', ZERO_BYTES);
-  return Array.from({ length: view.byteLength / ZERO_BYTES }, (_, i) => ({
-    gpa: view.getBigUint64(i * ZERO_BYTES, true),
-    length: u53(view, i * ZERO_BYTES + 8),
-  }));
+  const zeros = new Extents(view.byteLength / ZERO_BYTES);
+  for (let at = 0; at < view.byteLength; at += ZERO_BYTES) {
+    zeros.add(pages(view, at), pages(view, at + 8), 0, -1);
+  }
+  return zeros;
 }
 
 function packWords(words: Uint32Array): Uint8Array {
@@ -251,10 +261,13 @@ function records(value: CborValue | undefined, name: string, unit: number): Data
   return new DataView(value.buffer, value.byteOffset, value.byteLength);
 }
 
-function u53(view: DataView, at: number): number {
-  const value = view.getBigUint64(at, true);
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw bad('a length or offset is too large');
-  return Number(value);
+/** A u64 of whole pages, below 2^53. */
+function pages(view: DataView, at: number): number {
+  const low = view.getUint32(at, true);
+  const high = view.getUint32(at + 4, true);
+  if (high >= 2 ** 21) throw bad('an address, length or offset is too large');
+  if (low % PAGE_SIZE !== 0) throw bad('an address, length or offset is not of whole pages');
+  return high * 2 ** 32 + low;
 }
 
 function small(value: CborValue | undefined, name: string, min: number, max: number): number {

@@ -248,7 +248,7 @@ function openImage(loaded: LoadedSnapshot): Opened {
     const image = nativeBinding().imageFromFiles(
       loaded.files.map(({ fd }) => fd),
       loaded.regions,
-      loaded.extents,
+      loaded.extents.rows,
       [...loaded.files.map(({ digest }) => digest), ...loaded.lineage],
     );
     return { loaded, image };

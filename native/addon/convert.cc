@@ -14,13 +14,22 @@ namespace {
 
 }  // namespace
 
-uint64_t to_uint64(const Napi::Value& value, const char* name) {
-  if (!value.IsNumber()) refuse(name, "a number");
-  double number = value.As<Napi::Number>().DoubleValue();
+uint64_t whole_uint64(double number, const char* name) {
   if (!(number >= 0 && number <= 9007199254740992.0) || std::trunc(number) != number) {
     refuse(name, "an integer from 0 to 2^53");
   }
   return static_cast<uint64_t>(number);
+}
+
+uint32_t whole_uint32(double number, const char* name) {
+  uint64_t whole = whole_uint64(number, name);
+  if (whole > UINT32_MAX) refuse(name, "an integer below 2^32");
+  return static_cast<uint32_t>(whole);
+}
+
+uint64_t to_uint64(const Napi::Value& value, const char* name) {
+  if (!value.IsNumber()) refuse(name, "a number");
+  return whole_uint64(value.As<Napi::Number>().DoubleValue(), name);
 }
 
 uint64_t to_copy_length(const Napi::Value& value, const char* name) {
@@ -32,9 +41,8 @@ uint64_t to_copy_length(const Napi::Value& value, const char* name) {
 }
 
 uint32_t to_uint32(const Napi::Value& value, const char* name) {
-  uint64_t number = to_uint64(value, name);
-  if (number > UINT32_MAX) refuse(name, "an integer below 2^32");
-  return static_cast<uint32_t>(number);
+  if (!value.IsNumber()) refuse(name, "a number");
+  return whole_uint32(value.As<Napi::Number>().DoubleValue(), name);
 }
 
 uint64_t to_address(const Napi::Value& value, const char* name) {
@@ -56,6 +64,15 @@ std::span<const uint8_t> to_bytes_view(const Napi::Value& value, const char* nam
   }
   auto array = value.As<Napi::Uint8Array>();
   return {array.Data(), array.ByteLength()};
+}
+
+std::span<const double> to_doubles_view(const Napi::Value& value, const char* name) {
+  if (!value.IsTypedArray() ||
+      value.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+    refuse(name, "a Float64Array");
+  }
+  auto array = value.As<Napi::Float64Array>();
+  return {array.Data(), array.ElementLength()};
 }
 
 std::vector<uint8_t> to_bytes_copy(const Napi::Value& value, const char* name) {

@@ -12,6 +12,8 @@
 namespace kvmsnap {
 
 /// An integer from 0 to 2^53.
+uint64_t whole_uint64(double number, const char* name);
+uint32_t whole_uint32(double number, const char* name);
 uint64_t to_uint64(const Napi::Value& value, const char* name);
 /// Bytes that one call copies to JavaScript: at most 1 GiB.
 uint64_t to_copy_length(const Napi::Value& value, const char* name);
@@ -21,6 +23,8 @@ uint64_t to_address(const Napi::Value& value, const char* name);
 bool to_bool(const Napi::Value& value, const char* name);
 /// A view of a Uint8Array's bytes: valid until JavaScript runs again.
 std::span<const uint8_t> to_bytes_view(const Napi::Value& value, const char* name);
+/// The same of a Float64Array's numbers.
+std::span<const double> to_doubles_view(const Napi::Value& value, const char* name);
 std::vector<uint8_t> to_bytes_copy(const Napi::Value& value, const char* name);
 Napi::Object to_object(const Napi::Value& value, const char* name);
 Napi::Array to_array(const Napi::Value& value, const char* name);

@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <span>
+#include <thread>
 #include <vector>
 
 #include "kvm/error.h"
 #include "kvm/mapping.h"
+#include "memory/quiet_thread.h"
 #include "memory/region_spec.h"
 
 namespace kvmsnap {
@@ -26,6 +29,10 @@ constexpr size_t kMostPagesAnExtent = 4;
 constexpr uint64_t kStep = 64 << 10;
 // IOV_MAX of Linux.
 constexpr size_t kMostPieces = 1024;
+
+// Writes to one file wait for each other, and most of a copy is having the page.
+constexpr unsigned kMostThreads = 4;
+constexpr uint64_t kLeastPiece = 4 << 20;
 
 using Extents = std::span<const Extent>;
 
@@ -74,6 +81,13 @@ std::vector<GpaRange> chosen(const std::vector<Granule>& granules, uint64_t most
   }
   return ranges;
 }
+
+// What one thread copies: a file, and what is to lie in it.
+struct Piece {
+  std::shared_ptr<BackingFile> file;
+  std::vector<Extent> extents;
+  uint64_t size = 0;
+};
 
 // Bytes on their way from mapped files to one place after the other in a new one. A page of theirs
 // that cannot be read makes the system call fail, where a copy would be a SIGBUS.
@@ -126,8 +140,7 @@ class Gather {
 
 class Copier {
  public:
-  Copier(const Image& image, const BackingFile& target, const std::vector<Extent>& whole)
-      : image_(image), target_(target), whole_(whole) {
+  explicit Copier(const Image& image) : image_(image) {
     for (const Extent& extent : image.extents()) {
       if (extent.file >= views_.size()) views_.resize(extent.file + 1);
       Mapping& view = views_[extent.file];
@@ -137,10 +150,10 @@ class Copier {
     }
   }
 
-  // On one thread: writes to one file wait for each other.
-  void run() const {
-    Gather gather(target_);
-    for (const Extent& part : whole_) copy(part, gather);
+  // Thread-safe. Writes to one file wait for each other.
+  void run(const Piece& piece) const {
+    Gather gather(*piece.file);
+    for (const Extent& part : piece.extents) copy(part, gather);
     gather.flush();
   }
 
@@ -170,10 +183,59 @@ class Copier {
   }
 
   const Image& image_;
-  const BackingFile& target_;
-  const std::vector<Extent>& whole_;
   std::vector<Mapping> views_;
 };
+
+// `ranges` side by side in a few files of about the same size.
+std::vector<Piece> pieces_of(const std::vector<GpaRange>& ranges) {
+  uint64_t total = 0;
+  for (const GpaRange& range : ranges) total += range.size;
+  uint64_t most = std::clamp(std::thread::hardware_concurrency(), 1U, kMostThreads);
+  uint64_t count = std::clamp<uint64_t>(total / kLeastPiece, 1, most);
+  uint64_t share = (total / count / kGranule + 1) * kGranule;
+  std::vector<Piece> pieces(1);
+  for (GpaRange rest : ranges) {
+    while (rest.size > 0) {
+      if (pieces.back().size >= share) pieces.emplace_back();
+      Piece& piece = pieces.back();
+      uint64_t here = std::min(rest.size, share - piece.size);
+      piece.extents.push_back({.file = 0, .gpa = rest.gpa, .length = here, .offset = piece.size});
+      piece.size += here;
+      rest = {rest.gpa + here, rest.size - here};
+    }
+  }
+  for (Piece& piece : pieces) {
+    piece.file = BackingFile::create_memfd("kvmsnap-composed", piece.size);
+  }
+  return pieces;
+}
+
+// One on this thread, the others on their own; all are through when it returns or throws.
+void copy_all(const Image& image, const std::vector<Piece>& pieces) {
+  Copier copier(image);
+  std::vector<std::optional<Error>> failures(pieces.size());
+  auto copy = [&](size_t index) {
+    try {
+      copier.run(pieces[index]);
+    } catch (const Error& error) {
+      failures[index] = error;
+    }
+  };
+  std::vector<std::thread> helpers;
+  size_t here = 0;
+  try {
+    for (; here + 1 < pieces.size(); here++) {
+      helpers.push_back(quiet_thread("copying memory", [&, here] { copy(here); }));
+    }
+  } catch (const Error&) {
+    // No thread to be had: the rest is done here.
+  }
+  for (; here < pieces.size(); here++) copy(here);
+  for (std::thread& helper : helpers) helper.join();
+  for (const auto& failure : failures) {
+    if (failure) throw Error(*failure);
+  }
+}
 
 }  // namespace
 
@@ -189,16 +251,19 @@ std::shared_ptr<const Image> composed(const Image& image, size_t most) {
   if (left > kMostExtentsOnce) ranges = chosen(granules, UINT64_MAX);
   if (ranges.empty()) return nullptr;
 
+  std::vector<Piece> pieces = pieces_of(ranges);
+  copy_all(image, pieces);
+  std::vector<std::shared_ptr<const BackingFile>> files;
   std::vector<Extent> whole;
-  uint64_t size = 0;
-  for (const GpaRange& range : ranges) {
-    whole.push_back({.file = 0, .gpa = range.gpa, .length = range.size, .offset = size});
-    size += range.size;
+  for (Piece& piece : pieces) {
+    piece.file->seal();
+    for (Extent extent : piece.extents) {
+      extent.file = static_cast<uint32_t>(files.size());
+      whole.push_back(extent);
+    }
+    files.push_back(std::move(piece.file));
   }
-  auto file = BackingFile::create_memfd("kvmsnap-composed", size);
-  Copier(image, *file, whole).run();
-  file->seal();
-  return image.overlaid(std::move(file), std::move(whole));
+  return image.overlaid(files, std::move(whole));
 }
 
 }  // namespace kvmsnap

@@ -55,6 +55,9 @@ class Image {
   /// A new image: this one with `extents` of `file` laid over it.
   std::shared_ptr<const Image> overlaid(std::shared_ptr<const BackingFile> file,
                                         std::vector<Extent> extents) const;
+  /// The same with several files, which the extents number from 0.
+  std::shared_ptr<const Image> overlaid(std::span<const std::shared_ptr<const BackingFile>> files,
+                                        std::vector<Extent> extents) const;
 
   /// The part of it in `range`, which must be inside one region.
   std::shared_ptr<const Image> clipped(const GpaRange& range) const;

@@ -41,10 +41,10 @@ export const GROUPS = [
   {
     name: 'chain',
     floorGroups: ['files'],
-    figures: [
-      only({ name: 'restore_chain_ready', floor: 'restore_file_ready' }),
-      only({ name: 'restore_flat_ready', floor: 'restore_file_ready' }),
-    ],
+    figures: ['', '1000_'].flatMap((kind) => [
+      only({ name: `restore_chain_${kind}ready`, floor: 'restore_file_ready' }),
+      only({ name: `restore_flat_${kind}ready`, floor: 'restore_file_ready' }),
+    ]),
   },
   {
     name: 'fork',

@@ -34,7 +34,7 @@ export async function inspect(path: string, ref: string): Promise<Inspected> {
     config,
     memory: {
       extents: extents.length,
-      bytes: extents.reduce((sum, { length }) => sum + length, 0),
+      bytes: [...extents].reduce((sum, { length }) => sum + length, 0),
     },
     ...(workingSet
       ? {

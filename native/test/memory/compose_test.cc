@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include "memory/provenance.h"
 #include "test/catch.h"
@@ -132,19 +135,48 @@ TEST_CASE("compose: placed memory is that of the image, and its extents are what
   CHECK_FALSE(sample.image->wants_preparing());
 }
 
-TEST_CASE("compose: a file that was cut short is an error") {
+TEST_CASE("compose: a file that was cut short is an error, whichever thread copies it") {
   Random random(19);
   Sample sample(random, 8, [](uint64_t) { return true; });
   UniqueFd fd(::memfd_create("kvmsnap-test", MFD_CLOEXEC));
-  for (uint64_t pages : {1, 100}) {
-    INFO(pages << " pages");
-    REQUIRE(::ftruncate(fd.get(), kGranule) == 0);
-    auto image = sample.image->overlaid(BackingFile::duplicate(fd.get()),
-                                        {{0, kBase + kGranule, pages * kPageSize, 0}});
-    REQUIRE(composed(*image, 0) != nullptr);
-    REQUIRE(::ftruncate(fd.get(), 0) == 0);
-    CHECK(code_of([&] { composed(*image, 0); }) == "ERR_SNAPSHOT_CORRUPT");
+  for (uint64_t granule : {0, 1, 4}) {
+    for (uint64_t pages : {1, 100}) {
+      INFO("granule " << granule << ", " << pages << " pages");
+      REQUIRE(::ftruncate(fd.get(), kGranule) == 0);
+      auto image = sample.image->overlaid(BackingFile::duplicate(fd.get()),
+                                          {{0, kBase + granule * kGranule, pages * kPageSize, 0}});
+      REQUIRE(composed(*image, 0) != nullptr);
+      REQUIRE(::ftruncate(fd.get(), 0) == 0);
+      CHECK(code_of([&] { composed(*image, 0); }) == "ERR_SNAPSHOT_CORRUPT");
+    }
   }
+}
+
+TEST_CASE("compose: a file that is cut short while it is copied is an error, or was in time") {
+  Random random(23);
+  Sample sample(random, 8, [](uint64_t) { return true; });
+  UniqueFd fd(::memfd_create("kvmsnap-test", MFD_CLOEXEC));
+  std::vector<Extent> extents;
+  for (uint64_t page = 0; page < kRegions[0].size / kPageSize; page += 2) {
+    extents.push_back({0, kBase + page * kPageSize, kPageSize, page * kPageSize});
+  }
+  int corrupt = 0;
+  for (int round = 0; round < 40; round++) {
+    REQUIRE(::ftruncate(fd.get(), kSize) == 0);
+    auto image = sample.image->overlaid(BackingFile::duplicate(fd.get()), extents);
+    std::atomic<bool> begun = false;
+    std::thread cutter([&, pause = std::chrono::microseconds(below(random, 4000))] {
+      begun = true;
+      std::this_thread::sleep_for(pause);
+      static_cast<void>(::ftruncate(fd.get(), 0));
+    });
+    while (!begun) std::this_thread::yield();
+    std::string code = code_of([&] { composed(*image, 0); });
+    cutter.join();
+    REQUIRE((code.empty() || code == "ERR_SNAPSHOT_CORRUPT"));
+    if (!code.empty()) corrupt++;
+  }
+  CHECK(corrupt > 0);
 }
 
 }  // namespace kvmsnap

@@ -400,6 +400,29 @@ describe('handlers of claims', () => {
   });
 });
 
+it('extents that are no four numbers each, or no whole ones, are refused', () => {
+  const regions = [{ gpa: 0n, size: MEMORY }];
+  const page = [0, 4096, 0, 0];
+  const bad = [
+    [0, 4096, 0],
+    [...page, 0],
+    [Number.NaN, 4096, 0, 0],
+    [0.5, 4096, 0, 0],
+  ];
+  bad.push([0, -4096, 0, 0], [0, 4096, 2 ** 60, 0], [0, 4096, 0, 2 ** 32], [Infinity, 1, 0, 0]);
+  for (const numbers of bad) {
+    expect(() => binding.imageFromFiles([], regions, Float64Array.from(numbers))).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
+    );
+  }
+  // Whole numbers that name nothing there.
+  for (const numbers of [page, [0, 4096, 0, 1]]) {
+    expect(() => binding.imageFromFiles([], regions, Float64Array.from(numbers))).toThrow(
+      expect.objectContaining({ code: 'ERR_SNAPSHOT_FORMAT' }),
+    );
+  }
+});
+
 it('a file that is cut short under a machine is an error, not the end of the process', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'kvmsnap-cut-'));
   onTestFinished(() => rmSync(directory, { recursive: true }));
@@ -413,7 +436,7 @@ it('a file that is cut short under a machine is an error, not the end of the pro
   const image = binding.imageFromFiles(
     [fd],
     [{ gpa: 0n, size: MEMORY }],
-    [{ file: 0, gpa: 0n, length: MEMORY, offset: 0 }],
+    Float64Array.of(0, MEMORY, 0, 0),
   );
   const heard = new Heard();
   const machine = await rawMachine([...code.subarray(0x1000, 0x100c)], heard, { image });

@@ -87,4 +87,4 @@ async function aim(machine: NativeMachine, code: readonly number[]): Promise<voi
 
 /** An image of zeros. */
 export const rawImage = (size = MEMORY): NativeImage =>
-  nativeBinding().imageFromFiles([], [{ gpa: 0n, size }], []);
+  nativeBinding().imageFromFiles([], [{ gpa: 0n, size }], new Float64Array());

@@ -263,6 +263,51 @@ describe('a chain of 50', () => {
   });
 });
 
+describe('a chain of so many pieces that they are copied together for the first machine', () => {
+  /** Every second page of 128 MiB at last: more than 16384 extents. Later links write over earlier ones. */
+  async function fill(store: SnapshotStore) {
+    const vm = await idle(MiB(128));
+    for (let page = 0; page < MiB(128) / PAGE; page += 16) put(vm, page, 0x99);
+    let tip = await vm.snapshot({ store });
+    for (let link = 0; link < 6; link++) {
+      for (let page = link; page < MiB(128) / PAGE; page += 1 + link) {
+        // Zeros over data, too.
+        if (page % 2 === 1) put(vm, page, page % 5 === 0 ? 0 : link + 1);
+      }
+      tip = await vm.snapshot({ store, parent: tip });
+    }
+    return { vm, tip };
+  }
+
+  it('restores to the right memory, and goes on from there', async () => {
+    const store = await newStore();
+    const { vm, tip } = await fill(store);
+    using loaded = await store.load(tip.digest);
+    expect(loaded.extents.length).toBeGreaterThan(16_384);
+    const expected = all(vm);
+    const copy = await restored(tip);
+    expect(all(copy).equals(expected)).toBe(true);
+    put(copy, 5, 0xee);
+    using onward = await copy.snapshot({ store, parent: tip });
+    expect(onward.stats!.pages).toBe(1);
+    await expectMemory(onward, all(copy));
+    await copy.reset(tip);
+    expect(all(copy).equals(expected)).toBe(true);
+  });
+
+  it('says so when one of its files was cut short, and the process goes on', async () => {
+    const store = await newStore();
+    const { vm, tip } = await fill(store);
+    const opened = await Snapshot.open(store, tip.digest);
+    using loaded = await store.load(tip.digest);
+    truncateSync(loaded.files[loaded.files.length >> 1]!.path, PAGE);
+    await expect(opened.restore()).rejects.toMatchObject({ code: 'ERR_SNAPSHOT_CORRUPT' });
+    opened.close();
+    // It is not made of those files.
+    expect(all(vm).length).toBe(MiB(128));
+  });
+});
+
 describe('a parent', () => {
   it('of another machine is refused, and the machine runs on', async () => {
     const store = await newStore();

@@ -68,7 +68,7 @@ describe('saving, restoring and saving again gives the same state', () => {
 
     // Memory, too: the same parts at the same addresses.
     const parts = (loaded: typeof second) =>
-      loaded.extents.map(({ gpa, length, offset, file }) => [gpa, length, offset, file]);
+      [...loaded.extents].map(({ gpa, length, offset, file }) => [gpa, length, offset, file]);
     expect(parts(second)).toEqual(parts(await saved(snapshot)));
     for (const { gpa, size } of twin.memory.slots()) {
       expect(twin.memory.read(gpa, size).equals(vm.memory.read(gpa, size))).toBe(true);

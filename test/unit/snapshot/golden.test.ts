@@ -37,7 +37,7 @@ describe('the golden store of format 1', () => {
     const { machine, host } = sampleConfig();
     expect(next.config).toMatchObject({ format: { layout: 1, state: 1 }, machine, host });
     const firstByte = Buffer.alloc(1);
-    const pages = next.extents.map(({ file, gpa, length, offset }) => {
+    const pages = [...next.extents].map(({ file, gpa, length, offset }) => {
       readSync(next.files[file]?.fd as number, firstByte, 0, 1, offset);
       return [Number(gpa) / PAGE, length / PAGE, firstByte[0]];
     });

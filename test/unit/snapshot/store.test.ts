@@ -61,7 +61,7 @@ describe('a store', () => {
   it('joins pages that lie side by side in memory and file into one extent', async () => {
     await addSample(store, { pages: { 3: 1, 4: 2, 5: 3, 7: 4 } });
     using loaded = await store.load('sample');
-    expect(loaded.extents).toEqual([
+    expect([...loaded.extents]).toEqual([
       { file: 0, gpa: BigInt(3 * PAGE), length: 3 * PAGE, offset: 0 },
       { file: 0, gpa: BigInt(7 * PAGE), length: PAGE, offset: 3 * PAGE },
     ]);

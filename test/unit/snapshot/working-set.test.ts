@@ -70,7 +70,7 @@ describe('a store', () => {
     using bare = await store.load('plain');
     expect(loaded.workingSet).toEqual(RUNS);
     expect(bare.workingSet).toBeUndefined();
-    expect(loaded.extents).toEqual(bare.extents);
+    expect([...loaded.extents]).toEqual([...bare.extents]);
     const [first, second] = await store.list();
     expect(first).toMatchObject({ tag: 'plain', summary: { workingSet: false } });
     expect(second).toMatchObject({ tag: 'warm', summary: { workingSet: true } });

@@ -97,7 +97,7 @@ await forget('on demand from itself', async () => {
   return twin;
 });
 await forget('image', async () =>
-  nativeBinding().imageFromFiles([], [{ gpa: 0n, size: 4096 }], []),
+  nativeBinding().imageFromFiles([], [{ gpa: 0n, size: 4096 }], new Float64Array()),
 );
 
 // A running machine is nobody's to forget: it runs until it stops, and goes then.

@@ -141,7 +141,7 @@ export const OPERATIONS = {
     const image = nativeBinding().imageFromFiles(
       [source],
       [range],
-      [{ file: 0, gpa: 0n, length: LARGE, offset: 0 }],
+      Float64Array.of(0, LARGE, 0, 0),
     );
     await forever(async () => {
       const fds = Array.from({ length: image.partCount(MiB(64)) }, () =>
