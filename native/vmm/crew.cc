@@ -77,16 +77,15 @@ void Crew::refresh() {
 
 void Crew::submit(Job job, std::function<void()> before) {
   auto due = std::make_shared<bool>(before == nullptr);
-  {
-    std::lock_guard lock(mutex_);
-    if (!dismissed_) {
-      start_threads();
-      jobs_.push_back({std::move(job), due});
-      refresh();
-    }
+  std::unique_lock lock(mutex_);
+  if (dismissed_) {
+    lock.unlock();
+    return job(true);
   }
-  // Not queued: dismissed.
-  if (job) return job(true);
+  start_threads();
+  jobs_.push_back({std::move(job), due});
+  refresh();
+  lock.unlock();
   if (before) prepare(before, due);
 }
 
