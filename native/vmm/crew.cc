@@ -75,7 +75,7 @@ void Crew::refresh() {
   changed_.notify_all();
 }
 
-void Crew::submit(Job job, std::function<void()> before) {
+void Crew::submit(Job job, const std::function<void()>& before) {
   auto due = std::make_shared<bool>(before == nullptr);
   std::unique_lock lock(mutex_);
   if (dismissed_) {

@@ -54,7 +54,7 @@ class Crew {
   void muster();
   /// `before` is done first, on a thread of its own, while vCPUs run on; later jobs wait behind. It
   /// keeps the owner alive.
-  void submit(Job job, std::function<void()> before = nullptr);
+  void submit(Job job, const std::function<void()>& before = nullptr);
   /// Does `work` here and now if no vCPU runs or is to run and no other job waits. False: it was
   /// not done. What `work` throws comes through.
   template <typename Work>
