@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 // Inside the emulated host everything takes many times as long (docs/testing.md).
@@ -24,9 +25,13 @@ const NOT_EMULATED = [
   'test/kvm/snapshot/processes.test.ts',
 ];
 
+// Vitest keeps a core for itself, which leaves one of two; but tests wait more than they compute.
+const WORKERS = EMULATED ? 1 : Math.max(2, availableParallelism() - 1);
+
 // Three tiers, apart: what needs no device, what needs /dev/kvm, and what boots Linux.
 export default defineConfig({
   test: {
+    maxWorkers: WORKERS,
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], pool: 'forks' } },
       {

@@ -3,8 +3,10 @@ if(KVMSNAP_SANITIZE)
   if(KVMSNAP_SANITIZE MATCHES "thread" AND KVMSNAP_SANITIZE MATCHES "address")
     message(FATAL_ERROR "KVMSNAP_SANITIZE: thread excludes address; build them in two directories")
   endif()
+  # Of debugging information only what reports show, files and lines: the whole takes a quarter of the
+  # compile time.
   add_compile_options(
-    -fsanitize=${KVMSNAP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1)
+    -fsanitize=${KVMSNAP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1)
   add_link_options(-fsanitize=${KVMSNAP_SANITIZE})
 endif()
 if(KVMSNAP_FUZZ)

@@ -58,7 +58,8 @@ Napi::Value image_from_files(const Napi::CallbackInfo& info) {
     for (uint32_t i = fds.Length(); i < digests.Length(); i++) {
       image->add_ancestor(BackingFile::id_of(digests.Get(i).ToString().Utf8Value()));
     }
-    return ImageObject::wrap(info.Env(), {.image = std::move(image), .views = {}});
+    return ImageObject::wrap(
+        info.Env(), {.memory = {.image = std::move(image), .views = {}}, .content = nullptr});
   });
 }
 

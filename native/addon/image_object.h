@@ -13,11 +13,13 @@ namespace kvmsnap {
 class ImageObject final : public Napi::ObjectWrap<ImageObject> {
  public:
   static void define(Napi::Env env, Napi::Object exports);
-  static Napi::Value wrap(Napi::Env env, const FrozenMemory& memory);
 
-  /// `content`: what of it is written; null: all of it.
-  static Napi::Value wrap(Napi::Env env, const FrozenMemory& memory,
-                          std::shared_ptr<const Content> content);
+  struct Contents {
+    FrozenMemory memory;
+    /// What of it is written; null: all of it.
+    std::shared_ptr<const Content> content;
+  };
+  static Napi::Value wrap(Napi::Env env, const Contents& contents);
 
   explicit ImageObject(const Napi::CallbackInfo& info);
 

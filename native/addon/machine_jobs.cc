@@ -40,7 +40,7 @@ VcpuSection to_section(const Napi::Value& value) {
 Napi::Value frozen_to_js(Napi::Env env, const FrozenMachine& frozen) {
   Napi::Object result = Napi::Object::New(env);
   result["machine"] = wrap_prepared(env, frozen.config);
-  result["image"] = ImageObject::wrap(env, frozen.memory);
+  result["image"] = ImageObject::wrap(env, {.memory = frozen.memory, .content = nullptr});
   result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
   return result;
 }

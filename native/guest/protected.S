@@ -8,23 +8,8 @@
 // Ports   GUEST_PORT_READY once, GUEST_PORT_EXIT with GUEST_EXIT_MISMATCH at a mismatch.
 //         GUEST_COMMAND_EXIT at GUEST_COMMAND ends it.
 #include "abi.h"
+#include "held32.inc"
 
-        .macro  each_gpr do
-        \do     eax, 1
-        \do     ebx, 2
-        \do     ecx, 3
-        \do     edx, 4
-        \do     esi, 5
-        \do     edi, 6
-        \do     ebp, 7
-        .endm
-        .macro  load reg, n
-        movl    $0x11111111 * \n + 0x01234567, %\reg
-        .endm
-        .macro  check reg, n
-        cmpl    $0x11111111 * \n + 0x01234567, %\reg
-        jne     wrong\n
-        .endm
         .macro  report reg, n
 wrong\n:
         movl    $\n, GUEST_DATA + GUEST_EXTRA

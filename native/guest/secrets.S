@@ -23,6 +23,11 @@
 #define IRQCHIP (GUEST_DATA + GUEST_LENGTH)
 #define RAM (GUEST_DATA + GUEST_SEED)
 #define LAPIC 0xfee00000
+#define LAPIC_TPR 0x80
+#define LAPIC_SPURIOUS 0xf0
+#define LAPIC_TIMER 0x320
+#define LAPIC_TIMER_COUNT 0x380
+#define LAPIC_TIMER_DIVIDER 0x3e0
 #define I8042_DATA 0x60
 #define I8042_COMMAND 0x64
 #define CMOS_INDEX 0x70
@@ -77,6 +82,12 @@ wait:   cmpb    $0, GUEST_DATA + GUEST_COMMAND
         mov     %edx, GUEST_PAGES + seen + 4
         seen = seen + 8
         .endm
+        .macro  see_lapic register
+        mov     $LAPIC + \register, %ecx
+        mov     (%rcx), %eax
+        mov     %eax, GUEST_PAGES + seen
+        seen = seen + 4
+        .endm
         .macro  see_debug number
         mov     %dr\number, %rax
         mov     %rax, GUEST_PAGES + seen
@@ -108,13 +119,10 @@ look:   seen = 0
         see_port 0xa1
         cmpb    $0, RING
         jne     2f
-        mov     $LAPIC, %ecx
-        mov     0x80(%rcx), %eax
-        mov     %eax, GUEST_PAGES + 0x480
-        mov     0x320(%rcx), %eax
-        mov     %eax, GUEST_PAGES + 0x484
-        mov     0x380(%rcx), %eax
-        mov     %eax, GUEST_PAGES + 0x488
+        seen = 0x480
+        .irp    register, LAPIC_TPR, LAPIC_TIMER, LAPIC_TIMER_COUNT
+        see_lapic \register
+        .endr
 2:      cmpb    $0, RING
         jne     3f
         seen = 0x500
@@ -140,6 +148,10 @@ look:   seen = 0
         mov     %bl, %al
         outb    %al, %dx
         ror     $8, %rbx
+        .endm
+        .macro  set_lapic register, value
+        mov     $LAPIC + \register, %ecx
+        movl    \value, (%rcx)
         .endm
         .macro  hide_msr msr
         mov     $\msr, %ecx
@@ -209,14 +221,13 @@ hide:   mov     SECRET, %r8
         tell    0xa1
         cmpb    $0, RING
         jne     6f
-        mov     $LAPIC, %ecx
-        movl    $0x1ff, 0xf0(%rcx)
+        set_lapic LAPIC_SPURIOUS, $0x1ff
         movzbl  %r9b, %eax
-        movl    %eax, 0x80(%rcx)
-        movl    $0x31, 0x320(%rcx)              // one shot, interrupt 0x31, pending at once or later
-        movl    $0xb, 0x3e0(%rcx)
+        set_lapic LAPIC_TPR, %eax
+        set_lapic LAPIC_TIMER, $0x31            // one shot, interrupt 0x31, pending at once or later
+        set_lapic LAPIC_TIMER_DIVIDER, $0xb
         mov     SECRET + 9, %eax
-        movl    %eax, 0x380(%rcx)
+        set_lapic LAPIC_TIMER_COUNT, %eax
 
 6:      cmpb    $0, RING
         jne     7f

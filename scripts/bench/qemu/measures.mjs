@@ -5,6 +5,7 @@ import { Machine } from './machine.mjs';
 
 const now = () => performance.now() * 1000;
 
+/** A process of QEMU's, for as long as `use` takes. */
 async function using(options, scratch, use) {
   const machine = await Machine.start(options, scratch);
   try {
@@ -14,27 +15,17 @@ async function using(options, scratch, use) {
   }
 }
 
-/** A process, and its guest until it has filled its memory. */
-async function booted(options, scratch) {
-  const machine = await Machine.start(options, scratch);
-  try {
+/** The same, from when its guest has filled its memory. */
+const usingBooted = (options, scratch, use) =>
+  using(options, scratch, async (machine) => {
     if ((await machine.heard()) !== 'R') throw new Error('the guest does not come up');
-    return machine;
-  } catch (error) {
-    await machine.end();
-    throw error;
-  }
-}
+    return use(machine);
+  });
 
 /** Whether QEMU runs the guest with this accelerator; why not, as text, if it does not. */
 export async function failureOf(options, scratch) {
   try {
-    const machine = await booted(options, scratch);
-    try {
-      await machine.ping();
-    } finally {
-      await machine.end();
-    }
+    await usingBooted(options, scratch, (machine) => machine.ping());
     return undefined;
   } catch (error) {
     return error.message;
@@ -62,43 +53,55 @@ async function makeDisk(options, file, scratch) {
   });
 }
 
+/** A clone: until it is ready, when `enter` has put it there, and until its guest answers. */
+async function measureClone(options, { scratch, record }, name, enter) {
+  const start = now();
+  await using(options, scratch, async (clone) => {
+    await enter(clone.monitor);
+    await clone.monitor.execute('cont');
+    record(`${name}_ready`, now() - start);
+    await clone.ping();
+    record(`${name}_first_exit`, now() - start);
+    await requireContent(clone, options.memoryMiB);
+  });
+}
+
+/** Takes `measure` in turns, and removes its files after each. */
+async function inRounds(runs, files, measure) {
+  for (let i = 0; i < runs; i++) {
+    try {
+      await measure();
+    } finally {
+      for (const file of files) rmSync(file, { force: true });
+    }
+  }
+}
+
 const SNAPSHOT = { tag: 'bench', vmstate: 'disk', devices: ['disk'] };
 
 /** savevm and loadvm: memory and devices in a qcow2 file. */
 export async function measureSavevm(options, { scratch, runs, record }) {
   const disk = path.join(scratch, 'savevm.qcow2');
-  for (let i = 0; i < runs; i++) {
-    try {
-      await makeDisk(options, disk, scratch);
-      const source = await booted({ ...options, disk }, scratch);
-      try {
-        let start = now();
-        await source.monitor.job('snapshot-save', SNAPSHOT);
-        record('qemu_savevm', now() - start);
-        // The guest runs on afterwards; a snapshot that broke it would not be worth its time.
-        await source.ping();
-        start = now();
-        await source.monitor.execute('stop');
-        await source.monitor.job('snapshot-load', SNAPSHOT);
-        await source.monitor.execute('cont');
-        record('qemu_loadvm_same_process', now() - start);
-        await source.ping();
-      } finally {
-        await source.end();
-      }
-      const start = now();
-      await using({ ...options, disk, wait: 'paused' }, scratch, async (clone) => {
-        await clone.monitor.job('snapshot-load', SNAPSHOT);
-        await clone.monitor.execute('cont');
-        record('qemu_loadvm_ready', now() - start);
-        await clone.ping();
-        record('qemu_loadvm_first_exit', now() - start);
-        await requireContent(clone, options.memoryMiB);
-      });
-    } finally {
-      rmSync(disk, { force: true });
-    }
-  }
+  await inRounds(runs, [disk], async () => {
+    await makeDisk(options, disk, scratch);
+    await usingBooted({ ...options, disk }, scratch, async (source) => {
+      let start = now();
+      await source.monitor.job('snapshot-save', SNAPSHOT);
+      record('qemu_savevm', now() - start);
+      // The guest runs on afterwards; a snapshot that broke it would not be worth its time.
+      await source.ping();
+      start = now();
+      await source.monitor.execute('stop');
+      await source.monitor.job('snapshot-load', SNAPSHOT);
+      await source.monitor.execute('cont');
+      record('qemu_loadvm_same_process', now() - start);
+      await source.ping();
+    });
+    const cloneOptions = { ...options, disk, wait: 'paused' };
+    await measureClone(cloneOptions, { scratch, record }, 'qemu_loadvm', (monitor) =>
+      monitor.job('snapshot-load', SNAPSHOT),
+    );
+  });
 }
 
 const ignoreShared = (monitor) =>
@@ -113,36 +116,28 @@ const quoted = (file) => `'${file.replaceAll("'", `'\\''`)}'`;
 export async function measureTemplate(options, { scratch, runs, clones, record }) {
   const memory = path.join(scratch, 'template.ram');
   const state = path.join(scratch, 'template.state');
-  for (let i = 0; i < runs; i++) {
-    try {
-      const source = await booted({ ...options, ram: { path: memory, share: true } }, scratch);
-      try {
-        const start = now();
-        await source.monitor.execute('stop');
-        await ignoreShared(source.monitor);
-        await source.monitor.execute('migrate', { uri: `exec:cat > ${quoted(state)}` });
-        await source.monitor.migrated();
-        record('qemu_template_save', now() - start);
-      } finally {
-        await source.end();
-      }
-      for (let j = 0; j < clones; j++) {
-        const start = now();
-        const cloneOptions = { ...options, ram: { path: memory, share: false }, wait: 'incoming' };
-        await using(cloneOptions, scratch, async (clone) => {
-          await ignoreShared(clone.monitor);
-          await clone.monitor.execute('migrate-incoming', { uri: `exec:cat ${quoted(state)}` });
-          await clone.monitor.migrated();
-          await clone.monitor.execute('cont');
-          record('qemu_template_clone_ready', now() - start);
-          await clone.ping();
-          record('qemu_template_clone_first_exit', now() - start);
-          await requireContent(clone, options.memoryMiB);
-        });
-      }
-    } finally {
-      rmSync(memory, { force: true });
-      rmSync(state, { force: true });
+  await inRounds(runs, [memory, state], async () => {
+    const sourceOptions = { ...options, ram: { path: memory, share: true } };
+    await usingBooted(sourceOptions, scratch, async ({ monitor }) => {
+      const start = now();
+      await monitor.execute('stop');
+      await ignoreShared(monitor);
+      await monitor.execute('migrate', { uri: `exec:cat > ${quoted(state)}` });
+      await monitor.migrated();
+      record('qemu_template_save', now() - start);
+    });
+    const cloneOptions = { ...options, ram: { path: memory, share: false }, wait: 'incoming' };
+    for (let j = 0; j < clones; j++) {
+      await measureClone(
+        cloneOptions,
+        { scratch, record },
+        'qemu_template_clone',
+        async (monitor) => {
+          await ignoreShared(monitor);
+          await monitor.execute('migrate-incoming', { uri: `exec:cat ${quoted(state)}` });
+          await monitor.migrated();
+        },
+      );
     }
-  }
+  });
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Vm } from '../../../lib/index.js';
-import { SLOWDOWN } from '../support/host.js';
+import { rounds, SLOWDOWN } from '../support/host.js';
 import { stopOf, until } from '../support/machines.js';
 import { createRing3Smp, line } from '../support/multi.js';
 import { createPorts, type Operation, result, runList, untilPass } from '../support/ports.js';
@@ -144,7 +144,7 @@ describe('while a handler is busy', () => {
 describe('races', () => {
   it('kill and close at any moment of a busy handler: 100 machines', async () => {
     const list: Operation[] = Array.from({ length: 100 }, () => READ[0]!);
-    for (let round = 0; round < 100; round++) {
+    for (let round = 0; round < rounds(100); round++) {
       const vm = await createPorts(list);
       vm.claimPorts({ base: 0x500, read: async () => round & 0xff });
       await vm.start();
@@ -161,7 +161,7 @@ describe('races', () => {
     let next = 0;
     vm.claimPorts({ base: 0x500, read: async () => next++ & 0xff });
     await vm.start();
-    for (let round = 0; round < 300; round++) {
+    for (let round = 0; round < rounds(300); round++) {
       await vm.pause();
       await vm.resume();
     }

@@ -1,4 +1,5 @@
 /** Checks the memory of native/guest/writer.S from outside. */
+import { expect } from 'vitest';
 import type { Vm } from '../../../lib/index.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { type BootOptions, createGuest, setWord, until, word } from './machines.js';
@@ -70,6 +71,16 @@ function faultsOf(vm: Vm, pages: number, vcpu: number): string[] {
   }
   if (word(vm, wordsOf(vcpu) + ABI.ERRORS) !== 0n) faults.push('the guest found a wrong page');
   return faults;
+}
+
+/** A check for copies of a running writer, one after the other: each is of one instant, and none goes back. */
+export function inOrder(pages: number): (copy: Vm) => void {
+  let last = 0n;
+  return (copy) => {
+    expect(writerFaults(copy, pages)).toEqual([]);
+    expect(cursorOf(copy)).toBeGreaterThanOrEqual(last);
+    last = cursorOf(copy);
+  };
 }
 
 /** The salt that a machine's vCPU is to write its next pages with. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { rounds } from '../support/host.js';
 import { bootGuest, createGuest, untilCounted } from '../support/machines.js';
 import { bootRing3Smp, bootSmp, line, untilAllCount } from '../support/multi.js';
 
@@ -11,7 +12,7 @@ describe('a kick is never lost', () => {
   it('1 vCPU: 2000 pauses of a spinning guest all resolve', async () => {
     const vm = await createGuest('hostile');
     await vm.start();
-    for (let round = 0; round < 2000; round++) {
+    for (let round = 0; round < rounds(2000); round++) {
       dither(round);
       await vm.pause();
       expect(vm.status).toBe('paused');
@@ -21,7 +22,7 @@ describe('a kick is never lost', () => {
 
   it('2 vCPUs: 2000 pauses all resolve, and neither vCPU counts on meanwhile', async () => {
     const vm = await bootRing3Smp(2);
-    for (let round = 0; round < 2000; round++) {
+    for (let round = 0; round < rounds(2000); round++) {
       dither(round);
       await vm.pause();
       if (round % 100 === 0) {
@@ -36,7 +37,7 @@ describe('a kick is never lost', () => {
 
   it('2 vCPUs in ring 0, started by IPIs: 300 pauses', async () => {
     const vm = await bootSmp(2);
-    for (let round = 0; round < 300; round++) {
+    for (let round = 0; round < rounds(300); round++) {
       dither(round);
       await vm.pause();
       await vm.resume();
@@ -46,7 +47,7 @@ describe('a kick is never lost', () => {
 
   it('pauses that are asked for before the vCPU has entered the guest', async () => {
     const vm = await createGuest('hostile');
-    for (let round = 0; round < 500; round++) {
+    for (let round = 0; round < rounds(500); round++) {
       // No await between the two: the pause meets the thread on its way in.
       const resumed = vm.resume();
       const paused = vm.pause();
@@ -59,7 +60,7 @@ describe('a kick is never lost', () => {
     // Each line is some ten exits, on the serial port.
     const vm = await bootGuest('counter', { regs: { rsi: 1n } });
     vm.console.resume();
-    for (let round = 0; round < 1000; round++) {
+    for (let round = 0; round < rounds(1000); round++) {
       await vm.pause();
       await vm.resume();
     }
@@ -84,7 +85,7 @@ describe('a kick is never lost', () => {
   });
 
   it('kill and close at any moment: 150 machines', async () => {
-    for (let round = 0; round < 150; round++) {
+    for (let round = 0; round < rounds(150); round++) {
       const vm = await createGuest('hostile', { vcpus: 1 + (round % 2) });
       await vm.start();
       dither(round);
@@ -101,7 +102,7 @@ describe('a kick is never lost', () => {
 
   it('run() is ended by pause(): 500 times', async () => {
     const vm = await createGuest('hostile');
-    for (let round = 0; round < 500; round++) {
+    for (let round = 0; round < rounds(500); round++) {
       const exit = vm.vcpus[0]!.run({ dispatch: true });
       dither(round);
       await vm.pause();
