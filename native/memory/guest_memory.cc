@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kvm/error.h"
+#include "memory/flatten.h"
 
 namespace kvmsnap {
 
@@ -20,6 +21,12 @@ void require_covered(const Image& image, const RegionSpec& spec) {
     throw Error("ERR_SNAPSHOT_FORMAT",
                 "the image has no memory for the region at " + hex(spec.gpa));
   }
+}
+
+bool same_regions(const Image& one, const Image& other) {
+  return std::equal(
+      one.regions().begin(), one.regions().end(), other.regions().begin(), other.regions().end(),
+      [](const GpaRange& a, const GpaRange& b) { return a.gpa == b.gpa && a.size == b.size; });
 }
 
 }  // namespace
@@ -70,6 +77,7 @@ void GuestMemory::set_flags(uint32_t slot, uint32_t flags) {
 
 void GuestMemory::clear() {
   settle();
+  flattener_.stop();
   std::unique_lock lock(mutex_);
   regions_.clear();
 }
@@ -166,6 +174,54 @@ void GuestMemory::finish_late() {
     for (const auto& region : regions_) region->set_origin(nullptr);
     throw Error(*failure);
   }
+  flatten_if_deep();
+}
+
+// `mutex_` is held alone.
+void GuestMemory::flatten_if_deep() {
+  if (flattener_.is_busy()) return;
+  std::vector<std::pair<uint32_t, std::shared_ptr<const Image>>> deep;
+  for (const auto& region : regions_) {
+    if (!region->wants_flattening()) continue;
+    // Should it fail, it is tried again when there are as many more.
+    region->note_flattening();
+    deep.emplace_back(region->spec().slot, region->image());
+  }
+  if (deep.empty()) return;
+  flattener_.start([this, deep = std::move(deep)](const std::atomic<bool>& cancelled) {
+    for (const auto& [slot, image] : deep) {
+      try {
+        flatten(slot, *image, cancelled);
+      } catch (const std::exception&) {
+        // No memory or descriptor to be had, or the machine goes. Its image is what it was.
+      }
+    }
+  });
+}
+
+void GuestMemory::flatten(uint32_t slot, const Image& image, const std::atomic<bool>& cancelled) {
+  std::shared_ptr<const Image> flat = flattened(image, cancelled);
+  if (flat == nullptr) return;
+  // It may have been frozen again meanwhile, or reset to another image, or be another region.
+  while (!cancelled) {
+    std::shared_ptr<const Image> now;
+    {
+      std::shared_lock lock(mutex_);
+      const Region* region = find_or_null(slot);
+      if (region != nullptr) now = region->image();
+    }
+    if (now == nullptr || !same_regions(*now, image)) return;
+    auto fresh = rebased(*now, image, *flat);
+    // Dropped behind the lock.
+    Region::Outdated outdated;
+    std::unique_lock lock(mutex_);
+    Region* region = find_or_null(slot);
+    if (region == nullptr) return;
+    if (region->image() != now) continue;
+    outdated = region->move_to(std::move(fresh));
+    lock.unlock();
+    return;
+  }
 }
 
 FrozenMemory GuestMemory::freeze(bool late) {
@@ -186,6 +242,8 @@ FrozenMemory GuestMemory::freeze(bool late) {
     memory.late = std::make_shared<LateFreeze>([this] { finish_late(); });
     std::lock_guard late_lock(late_mutex_);
     late_ = memory.late;
+  } else {
+    flatten_if_deep();
   }
   return memory;
 }
@@ -241,10 +299,15 @@ std::vector<GuestMemory::Piece> GuestMemory::pieces(uint64_t gpa, uint64_t lengt
   return pieces;
 }
 
-Region& GuestMemory::find(uint32_t slot) const {
+Region* GuestMemory::find_or_null(uint32_t slot) const {
   for (const auto& region : regions_) {
-    if (region->spec().slot == slot) return *region;
+    if (region->spec().slot == slot) return region.get();
   }
+  return nullptr;
+}
+
+Region& GuestMemory::find(uint32_t slot) const {
+  if (Region* region = find_or_null(slot)) return *region;
   throw Error("ERR_INVALID_ARGUMENT", "there is no memory slot " + std::to_string(slot));
 }
 

@@ -25,6 +25,11 @@ struct FrozenRegion {
 
 class Region {
  public:
+  struct Outdated {
+    std::shared_ptr<const Image> image;
+    std::vector<std::shared_ptr<const Mapping>> views;
+  };
+
   /// Zeros (a fresh memfd, mapped shared), or the part of `image` that covers it, copy-on-write.
   Region(const RegionSpec& spec, std::shared_ptr<const Image> image);
 
@@ -58,6 +63,17 @@ class Region {
   /// It holds what `image` says, which covers it: what `reset` to that image can count on.
   void set_origin(std::shared_ptr<const Image> image) { origin_ = std::move(image); }
 
+  /// What is mapped copy-on-write; null while it is cold. While a late copy goes on, its uppermost
+  /// layer is not to be looked at.
+  const std::shared_ptr<const Image>& image() const { return image_; }
+  /// Whether its layers, or the pieces of them, are many more than when it was last asked to be
+  /// flattened.
+  bool wants_flattening() const;
+  void note_flattening();
+  /// Goes on with `image`, which has the bytes of `image()`. Returns what it needs no more, to be
+  /// dropped when nobody waits: that may free much memory.
+  Outdated move_to(std::shared_ptr<const Image> image);
+
   /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
   /// whose file was cut short under us is an error, not a SIGBUS.
   void read(uint64_t offset, std::span<uint8_t> bytes) const;
@@ -90,6 +106,9 @@ class Region {
   std::shared_ptr<const Image> base_;
   /// What is mapped copy-on-write otherwise.
   std::shared_ptr<const Image> image_;
+  // Of `image_` when it was last flattened; what came from elsewhere has no layers yet.
+  size_t layers_then_ = 0;
+  size_t extents_then_ = 0;
   /// Pages of `image_` that were too scattered to be mapped anew: they lie over an older image.
   bool behind_ = false;
   /// Pages that were private though they held what `image_` says, in order: copied by a freeze or
