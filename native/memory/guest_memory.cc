@@ -1,6 +1,9 @@
 #include "memory/guest_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -11,6 +14,9 @@
 namespace kvmsnap {
 
 namespace {
+
+// So that others get the lock in between.
+constexpr std::chrono::microseconds kBetweenGranules(100);
 
 void require_covered(const Image& image, const RegionSpec& spec) {
   const auto& covered = image.regions();
@@ -182,16 +188,18 @@ void GuestMemory::flatten_if_deep() {
   if (flattener_.is_busy()) return;
   std::vector<std::pair<uint32_t, std::shared_ptr<const Image>>> deep;
   for (const auto& region : regions_) {
-    if (!region->wants_flattening()) continue;
+    bool flatten = region->wants_flattening();
+    if (!flatten && !region->is_cut_up()) continue;
     // Should it fail, it is tried again when there are as many more.
-    region->note_flattening();
-    deep.emplace_back(region->spec().slot, region->image());
+    if (flatten) region->note_flattening();
+    deep.emplace_back(region->spec().slot, flatten ? region->image() : nullptr);
   }
   if (deep.empty()) return;
   flattener_.start([this, deep = std::move(deep)](const std::atomic<bool>& cancelled) {
     for (const auto& [slot, image] : deep) {
       try {
-        flatten(slot, *image, cancelled);
+        if (image != nullptr) flatten(slot, *image, cancelled);
+        tidy(slot, cancelled);
       } catch (const std::exception&) {
         // No memory or descriptor to be had, or the machine goes. Its image is what it was.
       }
@@ -218,7 +226,7 @@ void GuestMemory::flatten(uint32_t slot, const Image& image, const std::atomic<b
     Region* region = find_or_null(slot);
     if (region == nullptr) return;
     if (region->image() != now) continue;
-    outdated = region->move_to(std::move(fresh));
+    outdated = region->move_to(std::move(fresh), *flat);
     lock.unlock();
     return;
   }
@@ -246,6 +254,40 @@ FrozenMemory GuestMemory::freeze(bool late) {
     flatten_if_deep();
   }
   return memory;
+}
+
+void GuestMemory::hold_mappings(bool held) {
+  std::unique_lock lock(mutex_);
+  held_ = held;
+}
+
+// A granule at a time: who freezes waits for one at most.
+void GuestMemory::tidy(uint32_t slot, const std::atomic<bool>& cancelled) {
+  Userfault userfault(WriteFault::Sync);
+  for (uint64_t offset = 0; !cancelled; offset += kGranule) {
+    uint8_t* host = nullptr;
+    uint64_t size = 0;
+    {
+      std::shared_lock lock(mutex_);
+      const Region* region = find_or_null(slot);
+      if (region == nullptr || offset >= region->spec().size) return;
+      if (!region->is_cut_up(offset)) continue;
+      host = region->host() + offset;
+      size = std::min(kGranule, region->spec().size - offset);
+    }
+    // To protect a page that is not there leaves a mark in its place, which a scan takes for a page
+    // that was swapped out. Without the lock: should it be unmapped meanwhile, that is an error, or
+    // does no harm.
+    if (::madvise(host, size, MADV_POPULATE_READ) < 0) throw_system("madvise");
+    {
+      std::unique_lock lock(mutex_);
+      Region* region = find_or_null(slot);
+      if (region == nullptr || region->host() + offset != host) return;
+      if (held_ || region->image() == nullptr || region->has_late_copy()) return;
+      region->tidy(offset, userfault);
+    }
+    std::this_thread::sleep_for(kBetweenGranules);
+  }
 }
 
 std::vector<GpaRange> GuestMemory::reset(const std::shared_ptr<const Image>& image) {

@@ -70,6 +70,8 @@ class GuestMemory {
   bool freezing() const;
   /// It has not any more. What maps memory anew does that first.
   void settle();
+  /// While held it maps nothing anew by itself: others protect pages, or count those written.
+  void hold_mappings(bool held);
   /// Whether layers of its image are being flattened, which begins by itself after a freeze.
   bool flattening() const { return flattener_.is_busy(); }
   /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
@@ -94,11 +96,13 @@ class GuestMemory {
   void finish_late();
   void flatten_if_deep();
   void flatten(uint32_t slot, const Image& image, const std::atomic<bool>& cancelled);
+  void tidy(uint32_t slot, const std::atomic<bool>& cancelled);
   Region* find_or_null(uint32_t slot) const;
   std::shared_ptr<LateFreeze> late() const;
 
   mutable std::shared_mutex mutex_;
   std::vector<std::unique_ptr<Region>> regions_;
+  bool held_ = false;
   /// What the last freeze has left.
   mutable std::mutex late_mutex_;
   std::shared_ptr<LateFreeze> late_;

@@ -193,7 +193,13 @@ void Machine::require_log(const char* call) const {
 void Machine::start_tracking(TrackerKind kind) {
   require_all_pages("tracking");
   memory_.settle();
-  tracking_.start(kind, {memory_, slots_, rings_.get()});
+  memory_.hold_mappings(true);
+  try {
+    tracking_.start(kind, {memory_, slots_, rings_.get()});
+  } catch (...) {
+    memory_.hold_mappings(tracking_.active());
+    throw;
+  }
 }
 
 DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
@@ -203,6 +209,9 @@ DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
   return epoch;
 }
 
-void Machine::stop_tracking() { tracking_.stop(); }
+void Machine::stop_tracking() {
+  tracking_.stop();
+  memory_.hold_mappings(false);
+}
 
 }  // namespace kvmsnap

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string>
 #include <thread>
@@ -76,6 +77,33 @@ size_t open_files() {
   while (::readdir(directory) != nullptr) count++;
   ::closedir(directory);
   return count;
+}
+
+// As a guest does: the sanitizers see neither its writes, nor that it waits for protected pages.
+__attribute__((no_sanitize("thread", "address"))) void store(uint8_t* at, uint64_t value) {
+  *reinterpret_cast<volatile uint64_t*>(at) = value;
+}
+
+// How many there are in that range.
+size_t mappings(const uint8_t* host, uint64_t size) {
+  std::ifstream maps("/proc/self/maps");
+  size_t count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    uint64_t start = std::stoull(line, nullptr, 16);
+    uint64_t base = reinterpret_cast<uintptr_t>(host);
+    if (start >= base && start < base + size) count++;
+  }
+  return count;
+}
+
+bool can_protect() {
+  try {
+    Userfault userfault(WriteFault::Sync);
+    return true;
+  } catch (const Error& why) {
+    WARN("memory is not mapped anew by itself here: " << why.what());
+    return false;
+  }
 }
 
 void wait_for(const GuestMemory& memory) {
@@ -212,48 +240,126 @@ TEST_CASE("flatten: memory frozen 500 times keeps few files, and each image its 
   CHECK(open_files() <= files);
 }
 
-TEST_CASE("flatten: memory is flattened while a guest writes, is frozen, read and reset") {
+TEST_CASE("flatten: memory is flattened and mapped anew under a guest that writes") {
+  constexpr uint64_t kMemory = 4 * kGranule;
+  constexpr uint64_t kWords = kMemory / kPageSize;
+  using Words = std::vector<uint64_t>;
   GuestMemory memory;
-  memory.add({.slot = 0, .gpa = 0, .size = kGranule}, nullptr);
-  constexpr uint64_t kWords = kGranule / kPageSize;
+  memory.add({.slot = 0, .gpa = 0, .size = kMemory}, nullptr);
+  memory.freeze();
   std::atomic<bool> stop = false;
-  std::atomic<uint64_t> round = 0;
-  // Of each page the first word only grows; all are of two rounds at most.
+  // What the guest has written last to each page; changes while nobody holds the lock.
   std::mutex standing;
+  Words words(kWords);
   std::thread guest([&] {
-    while (!stop) {
+    Random random(41);
+    for (uint64_t value = 1; !stop; value++) {
+      // So slow that layers pile up before later ones cover them.
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
       std::lock_guard lock(standing);
-      uint64_t value = ++round;
-      for (uint64_t page = value % 7; page < kWords; page += 7) {
-        memory.write(page * kPageSize, {reinterpret_cast<uint8_t*>(&value), sizeof value});
+      for (int i = 0; i < 20; i++) {
+        uint64_t page = below(random, kWords);
+        store(memory.host(0) + page * kPageSize, value);
+        store(memory.host(0) + (page + 1) * kPageSize - sizeof value, value);
+        words[page] = value;
       }
     }
   });
-  std::vector<std::pair<Shared, std::array<uint64_t, kWords>>> kept;
-  for (int step = 0; step < 300; step++) {
-    std::lock_guard lock(standing);
-    Shared image = memory.freeze().image;
-    if (step % 40 != 39) continue;
-    std::array<uint64_t, kWords> words = {};
+  auto check = [&](const auto& source, const Words& expected) {
+    Bytes bytes(kMemory);
+    source.read(0, bytes);
     for (uint64_t page = 0; page < kWords; page++) {
-      memory.read(page * kPageSize, {reinterpret_cast<uint8_t*>(&words[page]), 8});
+      uint64_t first = 0, last = 0;
+      std::memcpy(&first, &bytes[page * kPageSize], sizeof first);
+      std::memcpy(&last, &bytes[(page + 1) * kPageSize - sizeof last], sizeof last);
+      REQUIRE(first == expected[page]);
+      REQUIRE(last == expected[page]);
     }
-    kept.emplace_back(image, words);
+  };
+  std::vector<std::pair<Shared, Words>> kept;
+  int flattened = 0;
+  for (int step = 0; step < 500; step++) {
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    bool wait = false;
+    {
+      std::lock_guard lock(standing);
+      bool before = memory.flattening();
+      Shared image = memory.freeze().image;
+      wait = !before && memory.flattening();
+      if (step % 60 == 59) {
+        check(memory, words);
+        kept.emplace_back(image, words);
+      }
+      if (step % 90 == 89) {
+        memory.reset(image);
+        check(memory, words);
+      }
+    }
+    // The guest has it for itself for a while.
+    if (wait && ++flattened % 2 == 0) wait_for(memory);
   }
   stop = true;
   guest.join();
-  for (const auto& [image, words] : kept) {
-    GuestMemory twin;
-    twin.add({.slot = 0, .gpa = 0, .size = kGranule}, image);
+  wait_for(memory);
+  CHECK(flattened > 1);
+  check(memory, words);
+  for (const auto& [image, expected] : kept) {
+    check(*image, expected);
     memory.reset(image);
-    for (uint64_t page = 0; page < kWords; page++) {
-      uint64_t word = 0, mine = 0;
-      twin.read(page * kPageSize, {reinterpret_cast<uint8_t*>(&word), 8});
-      memory.read(page * kPageSize, {reinterpret_cast<uint8_t*>(&mine), 8});
-      REQUIRE(word == words[page]);
-      REQUIRE(mine == words[page]);
-    }
+    check(memory, expected);
   }
+}
+
+TEST_CASE("flatten: what freezes have cut up is mapped in few pieces again") {
+  if (!can_protect()) return;
+  constexpr uint64_t kMemory = 4 * kGranule;
+  GuestMemory memory;
+  memory.add({.slot = 0, .gpa = 0, .size = kMemory}, nullptr);
+  Bytes model(kMemory);
+  memory.freeze();
+  Random random(43);
+  // A freeze maps what was written since the last one anew; the image of all that is a few files.
+  bool seen = false;
+  size_t most = 0;
+  for (int step = 0; step < 200 && !seen; step++) {
+    for (int i = 0; i < 20; i++) {
+      uint64_t at = below(random, kMemory / kPageSize) * kPageSize;
+      model[at] = memory.host(0)[at] = static_cast<uint8_t>(random());
+    }
+    memory.freeze();
+    most = std::max(most, mappings(memory.host(0), kMemory));
+    seen = memory.flattening();
+  }
+  REQUIRE(seen);
+  REQUIRE(most > 500);
+  // Written, and then as it was: a reset tells of it all the same.
+  Shared image = memory.freeze().image;
+  uint8_t before = memory.host(0)[0];
+  memory.host(0)[0] = static_cast<uint8_t>(before + 1);
+  memory.host(0)[0] = before;
+  wait_for(memory);
+  CHECK(mappings(memory.host(0), kMemory) < most / 4);
+  std::vector<GpaRange> written = memory.reset(image);
+  CHECK(std::any_of(written.begin(), written.end(),
+                    [](const GpaRange& range) { return range.gpa == 0; }));
+  Bytes now(kMemory);
+  memory.read(0, now);
+  REQUIRE(now == model);
+}
+
+TEST_CASE("flatten: nothing is mapped anew by itself while others protect pages") {
+  constexpr uint64_t kMemory = 4 * kGranule;
+  GuestMemory memory;
+  memory.add({.slot = 0, .gpa = 0, .size = kMemory}, nullptr);
+  memory.freeze();
+  memory.hold_mappings(true);
+  Random random(47);
+  for (int step = 0; step < 100; step++) {
+    for (int i = 0; i < 20; i++) memory.host(0)[below(random, kMemory / kPageSize) * kPageSize]++;
+    memory.freeze();
+  }
+  wait_for(memory);
+  CHECK(mappings(memory.host(0), kMemory) > 500);
 }
 
 TEST_CASE("flatten: memory that goes while it is flattened") {
