@@ -6,6 +6,8 @@
 #include <mutex>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kvm/fd.h"
 #include "kvm/mapping.h"
@@ -26,6 +28,22 @@ class BackingFile {
 
   /// No other bytes of this process had or will have it; never 0.
   uint64_t id() const { return id_; }
+  /// Whose bytes a stretch of a file has that is a copy of others; `file` 0: zeros.
+  struct Origin {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    uint64_t file = 0;
+    uint64_t file_offset = 0;
+
+    uint64_t end() const { return offset + length; }
+  };
+  /// In order and without a gap, of no copies; empty: its bytes are its own.
+  const std::vector<Origin>& origins() const { return origins_; }
+  /// Before anybody else has it.
+  void set_origins(std::vector<Origin> origins) { origins_ = std::move(origins); }
+
+  /// A memfd of this process, which nobody cuts short.
+  bool is_ours() const { return ours_; }
   int fd() const { return fd_.get(); }
   /// Bytes when it was opened. Another process may have changed a snapshot's file since: reads
   /// check again, and access through a mapping goes by process_vm_readv, which fails instead of
@@ -55,6 +73,7 @@ class BackingFile {
   UniqueFd fd_;
   uint64_t size_;
   bool ours_;
+  std::vector<Origin> origins_;
   mutable std::mutex mutex_;
   mutable std::weak_ptr<const Mapping> view_;
 };

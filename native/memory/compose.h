@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "memory/image.h"
 
@@ -20,5 +21,9 @@ constexpr size_t kMostExtentsOnce = 16384;
 /// more than it saves. 1 to 5 µs for each page copied. Throws ERR_SNAPSHOT_CORRUPT when a file was
 /// cut short.
 std::shared_ptr<const Image> composed(const Image& image, size_t most = kMostExtents);
+
+/// The granules of so many small extents that to copy them whole costs less than to map them, in
+/// order, neighbours joined.
+std::vector<GpaRange> scattered_granules(const Image& image);
 
 }  // namespace kvmsnap

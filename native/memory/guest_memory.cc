@@ -1,15 +1,22 @@
 #include "memory/guest_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "kvm/error.h"
+#include "memory/flatten.h"
 
 namespace kvmsnap {
 
 namespace {
+
+// So that others get the lock in between.
+constexpr std::chrono::microseconds kBetweenGranules(100);
 
 void require_covered(const Image& image, const RegionSpec& spec) {
   const auto& covered = image.regions();
@@ -20,6 +27,12 @@ void require_covered(const Image& image, const RegionSpec& spec) {
     throw Error("ERR_SNAPSHOT_FORMAT",
                 "the image has no memory for the region at " + hex(spec.gpa));
   }
+}
+
+bool same_regions(const Image& one, const Image& other) {
+  return std::equal(
+      one.regions().begin(), one.regions().end(), other.regions().begin(), other.regions().end(),
+      [](const GpaRange& a, const GpaRange& b) { return a.gpa == b.gpa && a.size == b.size; });
 }
 
 }  // namespace
@@ -70,6 +83,7 @@ void GuestMemory::set_flags(uint32_t slot, uint32_t flags) {
 
 void GuestMemory::clear() {
   settle();
+  flattener_.stop();
   std::unique_lock lock(mutex_);
   regions_.clear();
 }
@@ -166,6 +180,56 @@ void GuestMemory::finish_late() {
     for (const auto& region : regions_) region->set_origin(nullptr);
     throw Error(*failure);
   }
+  flatten_if_deep();
+}
+
+// `mutex_` is held alone.
+void GuestMemory::flatten_if_deep() {
+  if (flattener_.is_busy()) return;
+  std::vector<std::pair<uint32_t, std::shared_ptr<const Image>>> deep;
+  for (const auto& region : regions_) {
+    bool flatten = region->wants_flattening();
+    if (!flatten && !region->is_cut_up()) continue;
+    // Should it fail, it is tried again when there are as many more.
+    if (flatten) region->note_flattening();
+    deep.emplace_back(region->spec().slot, flatten ? region->image() : nullptr);
+  }
+  if (deep.empty()) return;
+  flattener_.start([this, deep = std::move(deep)](const std::atomic<bool>& cancelled) {
+    for (const auto& [slot, image] : deep) {
+      try {
+        if (image != nullptr) flatten(slot, *image, cancelled);
+        tidy(slot, cancelled);
+      } catch (const std::exception&) {
+        // No memory or descriptor to be had, or the machine goes. Its image is what it was.
+      }
+    }
+  });
+}
+
+void GuestMemory::flatten(uint32_t slot, const Image& image, const std::atomic<bool>& cancelled) {
+  std::shared_ptr<const Image> flat = flattened(image, cancelled);
+  if (flat == nullptr) return;
+  // It may have been frozen again meanwhile, or reset to another image, or be another region.
+  while (!cancelled) {
+    std::shared_ptr<const Image> now;
+    {
+      std::shared_lock lock(mutex_);
+      const Region* region = find_or_null(slot);
+      if (region != nullptr) now = region->image();
+    }
+    if (now == nullptr || !same_regions(*now, image)) return;
+    auto fresh = rebased(*now, image, *flat);
+    // Dropped behind the lock.
+    Region::Outdated outdated;
+    std::unique_lock lock(mutex_);
+    Region* region = find_or_null(slot);
+    if (region == nullptr) return;
+    if (region->image() != now) continue;
+    outdated = region->move_to(std::move(fresh), *flat);
+    lock.unlock();
+    return;
+  }
 }
 
 bool GuestMemory::is_cold() const {
@@ -180,17 +244,12 @@ void GuestMemory::loosen() {
   for (size_t index = 0;; index++) {
     for (uint64_t offset = 0;; offset += kGranule) {
       std::shared_lock lock(mutex_);
-      if (tables_held_ || index >= regions_.size()) return;
+      if (held_ || index >= regions_.size()) return;
       uint64_t size = regions_[index]->spec().size;
       if (offset >= size) break;
       regions_[index]->loosen(offset, std::min(kGranule, size - offset));
     }
   }
-}
-
-void GuestMemory::hold_tables(bool held) {
-  std::unique_lock lock(mutex_);
-  tables_held_ = held;
 }
 
 FrozenMemory GuestMemory::freeze(bool late) {
@@ -211,8 +270,44 @@ FrozenMemory GuestMemory::freeze(bool late) {
     memory.late = std::make_shared<LateFreeze>([this] { finish_late(); });
     std::lock_guard late_lock(late_mutex_);
     late_ = memory.late;
+  } else {
+    flatten_if_deep();
   }
   return memory;
+}
+
+void GuestMemory::hold_mappings(bool held) {
+  std::unique_lock lock(mutex_);
+  held_ = held;
+}
+
+// A granule at a time: who freezes waits for one at most.
+void GuestMemory::tidy(uint32_t slot, const std::atomic<bool>& cancelled) {
+  Userfault userfault(WriteFault::Sync);
+  for (uint64_t offset = 0; !cancelled; offset += kGranule) {
+    uint8_t* host = nullptr;
+    uint64_t size = 0;
+    {
+      std::shared_lock lock(mutex_);
+      const Region* region = find_or_null(slot);
+      if (region == nullptr || offset >= region->spec().size) return;
+      if (!region->is_cut_up(offset)) continue;
+      host = region->host() + offset;
+      size = std::min(kGranule, region->spec().size - offset);
+    }
+    // To protect a page that is not there leaves a mark in its place, which a scan takes for a page
+    // that was swapped out. Without the lock: should it be unmapped meanwhile, that is an error, or
+    // does no harm.
+    if (::madvise(host, size, MADV_POPULATE_READ) < 0) throw_system("madvise");
+    {
+      std::unique_lock lock(mutex_);
+      Region* region = find_or_null(slot);
+      if (region == nullptr || region->host() + offset != host) return;
+      if (held_ || region->image() == nullptr || region->has_late_copy()) return;
+      region->tidy(offset, userfault);
+    }
+    std::this_thread::sleep_for(kBetweenGranules);
+  }
 }
 
 std::vector<GpaRange> GuestMemory::reset(const std::shared_ptr<const Image>& image) {
@@ -266,10 +361,15 @@ std::vector<GuestMemory::Piece> GuestMemory::pieces(uint64_t gpa, uint64_t lengt
   return pieces;
 }
 
-Region& GuestMemory::find(uint32_t slot) const {
+Region* GuestMemory::find_or_null(uint32_t slot) const {
   for (const auto& region : regions_) {
-    if (region->spec().slot == slot) return *region;
+    if (region->spec().slot == slot) return region.get();
   }
+  return nullptr;
+}
+
+Region& GuestMemory::find(uint32_t slot) const {
+  if (Region* region = find_or_null(slot)) return *region;
   throw Error("ERR_INVALID_ARGUMENT", "there is no memory slot " + std::to_string(slot));
 }
 

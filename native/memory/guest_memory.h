@@ -1,6 +1,7 @@
 // All RAM of a machine: its regions, and the only way to a guest address.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "memory/flattener.h"
 #include "memory/region.h"
 
 namespace kvmsnap {
@@ -62,11 +64,9 @@ class GuestMemory {
   void write(uint64_t gpa, std::span<const uint8_t> bytes);
 
   bool is_cold() const;
-  /// See Region::loosen: all of it, a piece at a time, while vCPUs run. Nothing while tables are
-  /// held.
+  /// See Region::loosen: all of it, a piece at a time, while vCPUs run. Nothing while mappings
+  /// are held.
   void loosen();
-  /// Whether somebody keeps notes in the page tables: a tracker.
-  void hold_tables(bool held);
 
   /// See Region::freeze. No vCPU may be running. With `late` its result may name what is left to do
   /// afterwards, soon.
@@ -75,6 +75,11 @@ class GuestMemory {
   bool freezing() const;
   /// It has not any more. What maps memory anew does that first.
   void settle();
+  /// While held it maps nothing anew by itself, nor empties page tables: others protect pages
+  /// there, or count those written.
+  void hold_mappings(bool held);
+  /// Whether layers of its image are being flattened, which begins by itself after a freeze.
+  bool flattening() const { return flattener_.is_busy(); }
   /// See Region::reset. Throws ERR_SNAPSHOT_FORMAT when `image` does not cover every region.
   std::vector<GpaRange> reset(const std::shared_ptr<const Image>& image);
   /// The same, whatever it takes: no page that was written stays.
@@ -95,14 +100,20 @@ class GuestMemory {
   std::vector<Piece> pieces(uint64_t gpa, uint64_t length) const;
   Region& find(uint32_t slot) const;
   void finish_late();
+  void flatten_if_deep();
+  void flatten(uint32_t slot, const Image& image, const std::atomic<bool>& cancelled);
+  void tidy(uint32_t slot, const std::atomic<bool>& cancelled);
+  Region* find_or_null(uint32_t slot) const;
   std::shared_ptr<LateFreeze> late() const;
 
   mutable std::shared_mutex mutex_;
   std::vector<std::unique_ptr<Region>> regions_;
-  bool tables_held_ = false;
+  bool held_ = false;
   /// What the last freeze has left.
   mutable std::mutex late_mutex_;
   std::shared_ptr<LateFreeze> late_;
+  /// Last: its thread uses the others.
+  Flattener flattener_;
 };
 
 }  // namespace kvmsnap

@@ -130,10 +130,21 @@ std::shared_ptr<const Image> Image::overlaid(
   }
   result.insert(result.end(), over.begin() + static_cast<ptrdiff_t>(next), over.end());
 
+  return derived(regions_, std::move(files), std::move(result));
+}
+
+std::shared_ptr<const Image> Image::moved(std::vector<std::shared_ptr<const BackingFile>> files,
+                                          std::vector<Extent> extents) const {
+  return derived(regions_, std::move(files), std::move(extents));
+}
+
+std::shared_ptr<const Image> Image::derived(std::vector<GpaRange> regions,
+                                            std::vector<std::shared_ptr<const BackingFile>> files,
+                                            std::vector<Extent> extents) const {
   // A file that is wholly covered would be kept open for nothing.
   std::vector<uint32_t> renumbered(files.size(), UINT32_MAX);
   std::vector<std::shared_ptr<const BackingFile>> used;
-  for (Extent& extent : result) {
+  for (Extent& extent : extents) {
     uint32_t& index = renumbered[extent.file];
     if (index == UINT32_MAX) {
       index = static_cast<uint32_t>(used.size());
@@ -141,7 +152,7 @@ std::shared_ptr<const Image> Image::overlaid(
     }
     extent.file = index;
   }
-  auto image = std::make_shared<Image>(regions_, std::move(used), std::move(result));
+  auto image = std::make_shared<Image>(std::move(regions), std::move(used), std::move(extents));
   image->lineage_ = lineage_;
   return image;
 }
@@ -157,9 +168,7 @@ std::shared_ptr<const Image> Image::clipped(const GpaRange& range) const {
     part.length = std::min(extent->end(), range.end()) - start;
     inside.push_back(part);
   }
-  auto image = std::make_shared<Image>(std::vector{range}, files_, std::move(inside));
-  image->lineage_ = lineage_;
-  return image;
+  return derived({range}, files_, std::move(inside));
 }
 
 std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const Image>> images) {

@@ -44,6 +44,8 @@ class Image {
 
   const std::vector<GpaRange>& regions() const { return regions_; }
   const std::vector<Extent>& extents() const { return extents_; }
+  /// What extents number.
+  const std::vector<std::shared_ptr<const BackingFile>>& files() const { return files_; }
   const BackingFile& file(const Extent& extent) const { return *files_[extent.file]; }
   /// The files that its oldest layer was made of, by id, ordered. What is derived from it has the
   /// same, whatever was laid over it since.
@@ -58,6 +60,10 @@ class Image {
   /// The same with several files, which the extents number from 0.
   std::shared_ptr<const Image> overlaid(std::span<const std::shared_ptr<const BackingFile>> files,
                                         std::vector<Extent> extents) const;
+
+  /// A new image with the same bytes in other places.
+  std::shared_ptr<const Image> moved(std::vector<std::shared_ptr<const BackingFile>> files,
+                                     std::vector<Extent> extents) const;
 
   /// The part of it in `range`, which must be inside one region.
   std::shared_ptr<const Image> clipped(const GpaRange& range) const;
@@ -96,6 +102,10 @@ class Image {
   const std::vector<GpaRange>& content() const;
 
  private:
+  /// Of the same descent. Files without an extent are let go.
+  std::shared_ptr<const Image> derived(std::vector<GpaRange> regions,
+                                       std::vector<std::shared_ptr<const BackingFile>> files,
+                                       std::vector<Extent> extents) const;
   /// The first extent that ends after `gpa`.
   std::vector<Extent>::const_iterator extent_after(uint64_t gpa) const;
   std::vector<GpaRange> find_content() const;

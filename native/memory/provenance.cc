@@ -21,14 +21,15 @@ struct Stretch {
 
 // What is at `gpa`, in a list that is walked forwards: `next` is moved to the first that ends after
 // it.
-template <typename List, typename Id>
-Stretch stretch_at(const List& list, size_t& next, uint64_t gpa, uint64_t end, const Id& id) {
+template <typename List>
+Stretch stretch_at(const List& list, size_t& next, uint64_t gpa, uint64_t end) {
   while (next < list.size() && list[next].end() <= gpa) next++;
   if (next == list.size() || list[next].gpa >= end) return {.file = 0, .offset = 0, .end = end};
   const auto& here = list[next];
   if (here.gpa > gpa) return {.file = 0, .offset = 0, .end = here.gpa};
-  return {
-      .file = id(here), .offset = here.offset + (gpa - here.gpa), .end = std::min(end, here.end())};
+  return {.file = here.file,
+          .offset = here.offset + (gpa - here.gpa),
+          .end = std::min(end, here.end())};
 }
 
 bool same_regions(const std::vector<GpaRange>& one, const std::vector<GpaRange>& other) {
@@ -58,16 +59,36 @@ std::vector<GpaRange> in_both(const std::vector<GpaRange>& one,
 
 Provenance::Provenance(const Image& image) : regions_(image.regions()), lineage_(image.lineage()) {
   for (const Extent& extent : image.extents()) {
-    uint64_t file = image.file(extent).id();
-    bool continues = !sources_.empty() && sources_.back().file == file &&
-                     sources_.back().end() == extent.gpa &&
-                     sources_.back().offset + sources_.back().length == extent.offset;
-    if (continues) {
-      sources_.back().length += extent.length;
-    } else {
-      sources_.push_back(
-          {.gpa = extent.gpa, .length = extent.length, .file = file, .offset = extent.offset});
+    const BackingFile& file = image.file(extent);
+    const auto& origins = file.origins();
+    if (origins.empty()) {
+      add({.gpa = extent.gpa, .length = extent.length, .file = file.id(), .offset = extent.offset});
+      continue;
     }
+    // A copy: the same bytes as before it was made.
+    uint64_t end = extent.offset + extent.length;
+    auto origin = std::upper_bound(
+        origins.begin(), origins.end(), extent.offset,
+        [](uint64_t offset, const BackingFile::Origin& other) { return offset < other.end(); });
+    for (; origin != origins.end() && origin->offset < end; ++origin) {
+      uint64_t start = std::max(origin->offset, extent.offset);
+      if (origin->file == 0) continue;
+      add({.gpa = extent.gpa + (start - extent.offset),
+           .length = std::min(origin->end(), end) - start,
+           .file = origin->file,
+           .offset = origin->file_offset + (start - origin->offset)});
+    }
+  }
+}
+
+void Provenance::add(const Source& source) {
+  bool continues = !sources_.empty() && sources_.back().file == source.file &&
+                   sources_.back().end() == source.gpa &&
+                   sources_.back().offset + sources_.back().length == source.offset;
+  if (continues) {
+    sources_.back().length += source.length;
+  } else {
+    sources_.push_back(source);
   }
 }
 
@@ -83,15 +104,14 @@ std::vector<GpaRange> Provenance::changed_in(const Image& image) const {
     throw Error("ERR_INVALID_ARGUMENT",
                 "the parent has other memory regions: take a full snapshot");
   }
+  const std::vector<Source> sources = Provenance(image).sources_;
   std::vector<GpaRange> changed;
   size_t before = 0, after = 0;
   for (const GpaRange& region : regions_) {
     bool open = false;
     for (uint64_t gpa = region.gpa; gpa < region.end();) {
-      Stretch old = stretch_at(sources_, before, gpa, region.end(),
-                               [](const Source& source) { return source.file; });
-      Stretch now = stretch_at(image.extents(), after, gpa, region.end(),
-                               [&](const Extent& extent) { return image.file(extent).id(); });
+      Stretch old = stretch_at(sources_, before, gpa, region.end());
+      Stretch now = stretch_at(sources, after, gpa, region.end());
       uint64_t end = std::min(old.end, now.end);
       bool same = old.same_bytes(now);
       if (!same && open) changed.back().size += end - gpa;

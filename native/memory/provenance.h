@@ -12,7 +12,7 @@
 namespace kvmsnap {
 
 /// Files are immutable while they are in an image, so equal (file, offset) means equal bytes. Files
-/// are named by BackingFile::id, which is never given twice.
+/// are named by BackingFile::id, which is never given twice; what is a copy goes by its original.
 class Provenance {
  public:
   explicit Provenance(const Image& image);
@@ -36,6 +36,8 @@ class Provenance {
 
     uint64_t end() const { return gpa + length; }
   };
+
+  void add(const Source& source);
 
   std::vector<GpaRange> regions_;
   /// Ordered by gpa; what lies between them is zeros.

@@ -25,6 +25,16 @@ constexpr size_t kMostRemaps = 256;
 // Bytes of written pages above which a reset drops them.
 constexpr uint64_t kMostCopied = 16 << 20;
 
+// Layers of an image, and pieces, beyond which they are flattened. A layer is a descriptor, of some
+// 1000 to 500 000 that a process may have. A piece is a mapping of each fork, 7 µs, and a freeze
+// walks all pieces while the guest stands still, at 12 ns each. Below, the copies are not worth it.
+constexpr size_t kMostLayers = 64;
+constexpr size_t kMostPieces = 4096;
+
+// Runs that freezes have mapped in a granule, from which on it is mapped anew: at some 300 µs, and
+// a fault for each page that the guest wants again.
+constexpr uint32_t kMostCuts = 32;
+
 using Transfer = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long,
                              unsigned long);
 
@@ -48,11 +58,13 @@ void transfer_all(Transfer transfer, const char* name, uint8_t* local, uint8_t* 
 Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
     : spec_(spec),
       range_(spec.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1),
+      cuts_(spec.size / kGranule + 1),
       host_writes_(spec.size / kPageSize / 64 + 1) {
   if (image != nullptr) {
     image_ = image->clipped({spec.gpa, spec.size});
     image->place(spec.gpa, spec.size, range_.get());
     origin_ = std::move(image);
+    extents_then_ = image_->extents().size();
     return;
   }
   auto file = BackingFile::create_memfd("kvmsnap-ram", spec.size);
@@ -104,6 +116,7 @@ FrozenRegion Region::freeze_cold() {
 std::shared_ptr<const Image> Region::freeze_private(bool late) {
   std::vector<HostRun> privates = scan_private_pages(range_.get(), spec_.size);
   std::vector<HostRun> runs = changed_of(privates);
+  dropped_.clear();
   clean_before_ = clean_privates_;
   image_before_ = image_;
   if (!runs.empty()) copy_into_layer(runs, late);
@@ -172,6 +185,7 @@ void Region::end_late(bool whole) {
 // `runs` hold what the image says, and nobody writes there meanwhile. Returns those that stay where
 // they are.
 std::vector<HostRun> Region::map_clean(std::vector<HostRun> runs) {
+  note_cuts(runs);
   size_t mapped = 0;
   if (runs.size() > kMostRemaps) {
     std::nth_element(
@@ -191,6 +205,71 @@ std::vector<HostRun> Region::map_clean(std::vector<HostRun> runs) {
   std::sort(runs.begin(), runs.end(),
             [](const HostRun& a, const HostRun& b) { return a.start < b.start; });
   return runs;
+}
+
+bool Region::is_cut_up(uint64_t offset) const { return cuts_[offset / kGranule] >= kMostCuts; }
+
+void Region::note_cuts(const std::vector<HostRun>& runs) {
+  uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
+  for (const HostRun& run : runs) {
+    if (++cuts_[(run.start - base) / kGranule] == kMostCuts) cut_granules_++;
+  }
+}
+
+namespace {
+
+// Watches a range for as long as it lives; who waits then goes on.
+class Watched {
+ public:
+  Watched(const Userfault& userfault, uint8_t* host, uint64_t size)
+      : userfault_(userfault), host_(host), size_(size) {
+    userfault_.watch(host_, size_);
+  }
+  Watched(const Watched&) = delete;
+  Watched& operator=(const Watched&) = delete;
+  ~Watched() {
+    try {
+      userfault_.forget(host_, size_);
+    } catch (const Error&) {
+      // Closing the descriptor does it.
+    }
+    // Also those who found it protected, and something else is mapped there by now.
+    userfault_.wake(host_, size_);
+  }
+
+ private:
+  const Userfault& userfault_;
+  uint8_t* host_;
+  uint64_t size_;
+};
+
+}  // namespace
+
+void Region::tidy(uint64_t offset, const Userfault& userfault) {
+  if (!is_cut_up(offset)) return;
+  cuts_[offset / kGranule] = 0;
+  cut_granules_--;
+  uint8_t* host = range_.get() + offset;
+  uint64_t size = std::min(kGranule, spec_.size - offset);
+  uint64_t start = reinterpret_cast<uintptr_t>(host);
+  Watched watched(userfault, host, size);
+  userfault.protect(start, size, true);
+  // From here on no page becomes private or changes.
+  std::vector<HostRun> privates = scan_private_pages(host, size);
+  std::vector<HostRun> changed = changed_of(privates);
+  // A reset is to know that they were written, though they are as they were.
+  dropped_ = joined(dropped_, without(without(privates, changed), dropped_));
+  auto map_to = [&](uint64_t end) {
+    if (end > start) {
+      uint64_t at = start - reinterpret_cast<uintptr_t>(range_.get());
+      image_->map(spec_.gpa + at, end - start, range_.get() + at);
+    }
+  };
+  for (const HostRun& run : changed) {
+    map_to(run.start);
+    start = run.end;
+  }
+  map_to(reinterpret_cast<uintptr_t>(host) + size);
 }
 
 // Of private pages, those that do not hold what the image has there. Only pages that had it once
@@ -227,9 +306,10 @@ void Region::reset(const std::shared_ptr<const Image>& image, std::vector<GpaRan
   clean_privates_ = scan_private_pages(range_.get(), spec_.size);
   put_back(clean_privates_);
   uint64_t base = reinterpret_cast<uintptr_t>(range_.get());
-  for (const HostRun& run : clean_privates_) {
+  for (const HostRun& run : joined(clean_privates_, without(dropped_, clean_privates_))) {
     written.push_back({spec_.gpa + (run.start - base), run.end - run.start});
   }
+  dropped_.clear();
 }
 
 void Region::map_anew(const std::shared_ptr<const Image>& image) {
@@ -244,6 +324,41 @@ void Region::map_anew(const std::shared_ptr<const Image>& image) {
   base_ = nullptr;
   image_ = std::move(part);
   origin_ = image;
+  layers_then_ = 0;
+  extents_then_ = image_->extents().size();
+  dropped_.clear();
+  cuts_.assign(cuts_.size(), 0);
+  cut_granules_ = 0;
+}
+
+namespace {
+
+// Snapshots' files are as many as they are.
+size_t layers_of(const Image& image) {
+  const auto& files = image.files();
+  return static_cast<size_t>(
+      std::count_if(files.begin(), files.end(), [](const auto& file) { return file->is_ours(); }));
+}
+
+}  // namespace
+
+bool Region::wants_flattening() const {
+  return image_ != nullptr && (layers_of(*image_) > layers_then_ + kMostLayers ||
+                               image_->extents().size() > 2 * extents_then_ + kMostPieces);
+}
+
+void Region::note_flattening(const Image& image) {
+  layers_then_ = layers_of(image);
+  extents_then_ = image.extents().size();
+}
+
+// What is mapped stays what it is: files are told apart by nobody but the image.
+Region::Outdated Region::move_to(std::shared_ptr<const Image> image, const Image& flat) {
+  Outdated outdated = {.image = std::exchange(image_, std::move(image)),
+                       .views = std::exchange(sources_, {})};
+  // What was frozen meanwhile counts for the next time.
+  note_flattening(flat);
+  return outdated;
 }
 
 // A page that is copied back stays mapped for the guest, at 0.2 to 0.5 µs each; one that is dropped

@@ -13,8 +13,12 @@
 #include "memory/late_copy.h"
 #include "memory/page_scan.h"
 #include "memory/region_spec.h"
+#include "memory/userfault.h"
 
 namespace kvmsnap {
+
+/// Granules of a region that may be cut up before they are mapped anew by themselves.
+constexpr size_t kMostCutGranules = 128;
 
 struct FrozenRegion {
   std::shared_ptr<const Image> image;
@@ -25,6 +29,11 @@ struct FrozenRegion {
 
 class Region {
  public:
+  struct Outdated {
+    std::shared_ptr<const Image> image;
+    std::vector<std::shared_ptr<const Mapping>> views;
+  };
+
   /// Zeros (a fresh memfd, mapped shared), or the part of `image` that covers it, copy-on-write.
   Region(const RegionSpec& spec, std::shared_ptr<const Image> image);
 
@@ -64,6 +73,26 @@ class Region {
   /// It holds what `image` says, which covers it: what `reset` to that image can count on.
   void set_origin(std::shared_ptr<const Image> image) { origin_ = std::move(image); }
 
+  /// What is mapped copy-on-write; null while it is cold. While a late copy goes on, its uppermost
+  /// layer is not to be looked at.
+  const std::shared_ptr<const Image>& image() const { return image_; }
+  /// Whether its layers, or the pieces of them, are many more than when it was last asked to be
+  /// flattened.
+  bool wants_flattening() const;
+  void note_flattening() { note_flattening(*image_); }
+  /// Goes on with `image`, which has the bytes of `image()` and is made from `flat`. Returns what
+  /// it needs no more, to be dropped when nobody waits: that may free much memory.
+  Outdated move_to(std::shared_ptr<const Image> image, const Image& flat);
+  /// Whether freezes have cut what is mapped into very many pieces.
+  bool is_cut_up() const { return cut_granules_ > kMostCutGranules; }
+  /// The same of the granule at `offset`.
+  bool is_cut_up(uint64_t offset) const;
+  /// Maps the granule at `offset` anew, if freezes have cut it up, while others go on: who writes
+  /// to it meanwhile waits some 100 µs. It should be populated: a page that is not is taken for a
+  /// private one, and left where it is. `userfault` is for that alone. Throws ERR_SYSTEM when it
+  /// cannot be, as for memory mapped from a snapshot's files; what is mapped has the same bytes.
+  void tidy(uint64_t offset, const Userfault& userfault);
+
   /// Host copies. They go through the kernel (process_vm_readv, process_vm_writev), so that a page
   /// whose file was cut short under us is an error, not a SIGBUS.
   void read(uint64_t offset, std::span<uint8_t> bytes) const;
@@ -83,6 +112,8 @@ class Region {
   std::shared_ptr<const Image> freeze_private(bool late);
   void copy_into_layer(const std::vector<HostRun>& runs, bool late);
   std::vector<HostRun> map_clean(std::vector<HostRun> runs);
+  void note_flattening(const Image& image);
+  void note_cuts(const std::vector<HostRun>& runs);
   std::vector<HostRun> changed_of(const std::vector<HostRun>& privates) const;
   void put_back(const std::vector<HostRun>& runs);
   void put_back(const HostRun& run, bool by_copy);
@@ -96,11 +127,19 @@ class Region {
   std::shared_ptr<const Image> base_;
   /// What is mapped copy-on-write otherwise.
   std::shared_ptr<const Image> image_;
+  // Of `image_` when it was last flattened; what came from elsewhere has no layers yet.
+  size_t layers_then_ = 0;
+  size_t extents_then_ = 0;
   /// Pages of `image_` that were too scattered to be mapped anew: they lie over an older image.
   bool behind_ = false;
   /// Pages that were private though they held what `image_` says, in order: copied by a freeze or
   /// a reset. They may have been written since, or mapped anew.
   std::vector<HostRun> clean_privates_;
+  /// Pages that were private since the last freeze or reset, and are not any more.
+  std::vector<HostRun> dropped_;
+  /// By granule of the region: runs that were mapped, or could not be, since it was mapped as one.
+  std::vector<uint32_t> cuts_;
+  size_t cut_granules_ = 0;
   /// Views of `image_`'s files that a reset has copied from: the next one finds them mapped.
   std::vector<std::shared_ptr<const Mapping>> sources_;
   /// The machine's whole image that `image_` is a part of; null: not known.

@@ -193,12 +193,11 @@ void Machine::require_log(const char* call) const {
 void Machine::start_tracking(TrackerKind kind) {
   require_all_pages("tracking");
   memory_.settle();
-  tracking_.require_none("tracking dirty pages");
-  memory_.hold_tables(true);
+  memory_.hold_mappings(true);
   try {
     tracking_.start(kind, {memory_, slots_, rings_.get()});
   } catch (...) {
-    memory_.hold_tables(false);
+    memory_.hold_mappings(tracking_.active());
     throw;
   }
 }
@@ -212,7 +211,7 @@ DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
 
 void Machine::stop_tracking() {
   tracking_.stop();
-  memory_.hold_tables(false);
+  memory_.hold_mappings(false);
 }
 
 }  // namespace kvmsnap

@@ -122,7 +122,7 @@ TEST_CASE("guest memory: cold memory that is loosened while others write keeps e
   }
 }
 
-TEST_CASE("guest memory: what is written in page tables stays while they are held") {
+TEST_CASE("guest memory: what is written in page tables stays while mappings are held") {
   GuestMemory memory;
   memory.add({.slot = 0, .gpa = 0, .size = 64 * kPageSize}, nullptr);
   Bytes ones(64 * kPageSize, 1);
@@ -138,10 +138,10 @@ TEST_CASE("guest memory: what is written in page tables stays while they are hel
   // As a guest touches it, not as the VMM copies.
   memory.host(0)[0] = 2;
   REQUIRE(there());
-  memory.hold_tables(true);
+  memory.hold_mappings(true);
   memory.loosen();
   REQUIRE(there());
-  memory.hold_tables(false);
+  memory.hold_mappings(false);
   memory.loosen();
   REQUIRE_FALSE(there());
   uint8_t byte = 0;
