@@ -227,7 +227,8 @@ TEST_CASE("flatten: memory frozen 500 times keeps few files, and each image its 
   }
   wait_for(memory);
   // Two regions, each with what makes one of them be flattened, and what comes meanwhile.
-  CHECK(most <= 2 * 160);
+  constexpr size_t kMost = 320;
+  CHECK(most <= kMost);
   for (const auto& [image, bytes] : kept) REQUIRE(read_all(*image) == bytes);
   Bytes now(kSize);
   memory.read(kBase, now);
@@ -235,7 +236,8 @@ TEST_CASE("flatten: memory frozen 500 times keeps few files, and each image its 
   kept.clear();
   memory.freeze();
   wait_for(memory);
-  CHECK(open_files() <= files + 2 * 80);
+  constexpr size_t kMostOpen = 160;
+  CHECK(open_files() <= files + kMostOpen);
   memory.clear();
   CHECK(open_files() <= files);
 }
