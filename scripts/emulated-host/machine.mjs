@@ -10,6 +10,7 @@ import { qemuArguments } from './qemu.mjs';
 
 const BOOT_LIMIT_MS = 120_000;
 const POWER_OFF_LIMIT_MS = 15_000;
+const HEARTBEAT_MS = 1000;
 const QEMU = 'qemu-system-x86_64';
 
 // If this process is killed, the kernel kills QEMU too.
@@ -18,6 +19,17 @@ function spawnQemu(args) {
   return hasCommand('setpriv')
     ? spawn('setpriv', ['--pdeathsig', 'KILL', '--', QEMU, ...args], options)
     : spawn(QEMU, args, options);
+}
+
+/**
+ * QEMU's emulation of nested SVM loses a timer's interrupt once in some hours: the machine then halts for good, at no
+ * CPU time, until another interrupt comes. Each character at its serial port is one.
+ *
+ * @returns what ends it
+ */
+function startHeartbeat(serial) {
+  const timer = setInterval(() => serial.write('\0'), HEARTBEAT_MS);
+  return () => clearInterval(timer);
 }
 
 /**
@@ -43,6 +55,7 @@ export async function runMachine({ serialLog, ...machine }, { timeoutMs, signal 
   let outcome;
   let bootMs;
   let leftBehind = false;
+  let stopHeartbeat = () => {};
 
   // The first word on how the run ended holds; what follows it is the consequence.
   const conclude = (result) => {
@@ -59,6 +72,8 @@ export async function runMachine({ serialLog, ...machine }, { timeoutMs, signal 
   const onTimeout = async (limit) => {
     if (outcome || (limit === 'boot' && bootMs !== undefined)) return;
     conclude({ kind: 'timeout', limit });
+    // After a break its characters would be commands.
+    stopHeartbeat();
     await dumpTasks(channels.sockets, serialLog);
     qemu.kill('SIGKILL');
   };
@@ -66,6 +81,7 @@ export async function runMachine({ serialLog, ...machine }, { timeoutMs, signal 
     const [word, ...rest] = line.split(' ');
     if (word === 'ready') {
       bootMs = elapsed();
+      stopHeartbeat = startHeartbeat(channels.sockets.serial);
       sink.ready(bootMs);
     } else if (word === 'exit') {
       concludeBeforePowerOff({ kind: 'exited', status: Number(rest[0]), leftBehind });
@@ -105,6 +121,7 @@ export async function runMachine({ serialLog, ...machine }, { timeoutMs, signal 
     conclude({ kind: 'aborted' });
   } finally {
     qemu?.kill('SIGKILL');
+    stopHeartbeat();
     for (const timer of timers) clearTimeout(timer);
     signal?.removeEventListener('abort', onAbort);
     channels?.close();

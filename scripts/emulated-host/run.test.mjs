@@ -72,6 +72,13 @@ describe('run.mjs', { concurrency: 2 }, () => {
     assert.equal(readFileSync(join(share, 'file'), 'utf8'), "it's $HOME\n");
   });
 
+  test('its processor is interrupted each second, should it have lost its timer', async () => {
+    const count = "awk '/ttyS0/ { print $2 }' /proc/interrupts";
+    const result = await run('--timeout', '120', ...shell(count, 'sleep 8', count));
+    const [before, after] = result.stdout.trim().split('\n').map(Number);
+    assert.ok(after - before >= 4, `from ${before} to ${after}`);
+  });
+
   test('what a job writes into the repository is gone', async () => {
     const result = await run('--timeout', '120', ...shell('touch written-by-selftest && ls'));
     assert.match(result.stdout, /^written-by-selftest$/m);
