@@ -2,15 +2,13 @@
 #include "addon/machine_jobs.h"
 
 #include <cstring>
-#include <system_error>
-#include <thread>
 
 #include "addon/convert.h"
 #include "addon/environment.h"
 #include "addon/image_object.h"
 #include "addon/prepared_machine.h"
 #include "addon/state_convert.h"
-#include "vmm/kick.h"
+#include "memory/quiet_thread.h"
 
 namespace kvmsnap {
 
@@ -53,10 +51,9 @@ void finish_elsewhere(std::shared_ptr<Machine> machine, std::shared_ptr<LateFree
     const Error* failure = std::get_if<Error>(&outcome);
     done(failure == nullptr ? std::nullopt : std::optional(*failure));
   };
-  BlockedSignals blocked;
   try {
-    std::thread(work).detach();
-  } catch (const std::system_error&) {
+    quiet_thread("finishing a freeze", work).detach();
+  } catch (const Error&) {
     work();
   }
 }

@@ -8,11 +8,10 @@
 #include <atomic>
 #include <charconv>
 #include <map>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "kvm/error.h"
+#include "memory/quiet_thread.h"
 
 namespace kvmsnap {
 
@@ -69,8 +68,8 @@ template <typename Object>
 void drop_elsewhere(Object* object) {
   std::shared_ptr<Object> last(object);
   try {
-    std::thread([last = std::move(last)] {}).detach();
-  } catch (const std::system_error&) {
+    quiet_thread("freeing memory", [last = std::move(last)] {}).detach();
+  } catch (const Error&) {
     // No thread to be had: the closure was dropped, and with it the object, here.
   }
 }

@@ -29,12 +29,6 @@ void require_covered(const Image& image, const RegionSpec& spec) {
   }
 }
 
-bool same_regions(const Image& one, const Image& other) {
-  return std::equal(
-      one.regions().begin(), one.regions().end(), other.regions().begin(), other.regions().end(),
-      [](const GpaRange& a, const GpaRange& b) { return a.gpa == b.gpa && a.size == b.size; });
-}
-
 }  // namespace
 
 void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>& image) {
@@ -218,7 +212,7 @@ void GuestMemory::flatten(uint32_t slot, const Image& image, const std::atomic<b
       const Region* region = find_or_null(slot);
       if (region != nullptr) now = region->image();
     }
-    if (now == nullptr || !same_regions(*now, image)) return;
+    if (now == nullptr || now->regions() != image.regions()) return;
     auto fresh = rebased(*now, image, *flat);
     // Dropped behind the lock.
     Region::Outdated outdated;
@@ -238,8 +232,7 @@ bool GuestMemory::is_cold() const {
                      [](const auto& region) { return region->is_cold(); });
 }
 
-// KVM holds its lock for each piece, some 20 µs where it shadows the guest's tables, and a vCPU
-// that faults meanwhile waits for it.
+// A vCPU that faults in a piece while that is taken out waits for it: some 150 µs.
 void GuestMemory::loosen() {
   for (size_t index = 0;; index++) {
     for (uint64_t offset = 0;; offset += kGranule) {

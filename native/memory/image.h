@@ -33,6 +33,7 @@ struct GpaRange {
   uint64_t size = 0;
 
   uint64_t end() const { return gpa + size; }
+  bool operator==(const GpaRange&) const = default;
 };
 
 class Image {

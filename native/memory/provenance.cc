@@ -32,12 +32,6 @@ Stretch stretch_at(const List& list, size_t& next, uint64_t gpa, uint64_t end) {
           .end = std::min(end, here.end())};
 }
 
-bool same_regions(const std::vector<GpaRange>& one, const std::vector<GpaRange>& other) {
-  return std::equal(
-      one.begin(), one.end(), other.begin(), other.end(),
-      [](const GpaRange& a, const GpaRange& b) { return a.gpa == b.gpa && a.size == b.size; });
-}
-
 // Both are ordered and of the same regions, so no result reaches over the end of one.
 std::vector<GpaRange> in_both(const std::vector<GpaRange>& one,
                               const std::vector<GpaRange>& other) {
@@ -100,7 +94,7 @@ bool Provenance::related_to(const Image& image) const {
 }
 
 std::vector<GpaRange> Provenance::changed_in(const Image& image) const {
-  if (!same_regions(regions_, image.regions())) {
+  if (regions_ != image.regions()) {
     throw Error("ERR_INVALID_ARGUMENT",
                 "the parent has other memory regions: take a full snapshot");
   }

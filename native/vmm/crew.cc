@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "kvm/error.h"
+#include "memory/quiet_thread.h"
 #include "vmm/kick.h"
 
 namespace kvmsnap {
@@ -96,10 +97,9 @@ void Crew::prepare(const std::function<void()>& before, const std::shared_ptr<bo
     *due = true;
     refresh();
   };
-  BlockedSignals blocked;
   try {
-    std::thread(work).detach();
-  } catch (const std::system_error&) {
+    quiet_thread("preparing a job", work).detach();
+  } catch (const Error&) {
     work();
   }
 }
