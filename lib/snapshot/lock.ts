@@ -2,29 +2,37 @@
  * The lock of a store's writers, across processes and threads. Readers never take it.
  *
  * The lock is a file that holds its owner's token, made whole by link(2), which fails when the name
- * exists. An owner that died is found by its token. The races of breaking its lock:
+ * exists, of a file that the owner keeps open. `lock-holder.ts` tells a lock that is held from what the
+ * dead left, and from what never was one. The races of breaking a lock that nobody holds:
  *
  * 1. Two waiters see the same dead owner T. Only one may unlink, or the second would unlink the lock
  *    that the first then took. The right to break T is a file too, `break-T-0`, made by link(2).
  * 2. Its holder dies before it unlinks: whoever finds it dead goes on to `break-T-1`, and so on. A
  *    level is only made when the owner of the one below is dead, so one living process has the right.
- * 3. A late waiter gets the right after the lock of T is gone and another lives: it reads the lock
+ * 3. A late waiter gets the right after the lock of T is gone and another lives: it looks at the lock
  *    again before it unlinks. Nobody else can remove T's lock meanwhile, and tokens are used once.
+ *    What holds no token is broken under one name, and never becomes a lock that is held.
  */
-import { linkSync, readdirSync, statSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  futimesSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KvmsnapError } from '../errors.js';
-import { readSmallFile } from './blobs.js';
 import { errnoCode } from './failures.js';
-import { isOwnerToken, ownerPid, ownerStatus } from './owner.js';
+import { isSameFile, type LockHolder, lockHolder, OWNER_FILE } from './lock-holder.js';
+import { ownerPid } from './owner.js';
 import { privateDirectory, type Workspace } from './workspace.js';
 
-const OWNER_FILE = 'owner';
-const MAX_TOKEN_BYTES = 256;
 const WAIT_LIMIT_MS = 60_000;
-/** A lock of another host or PID namespace that was not refreshed for so long is dead. */
-const FOREIGN_AGE_MS = 60_000;
 const REFRESH_MS = 10_000;
 
 export interface LockOptions {
@@ -42,50 +50,62 @@ export async function withLock<T>(
   options: LockOptions = {},
 ): Promise<T> {
   const path = lockPath(workspace.store);
-  await acquire(workspace, path, options);
-  const refresh = setInterval(() => touch(path), REFRESH_MS).unref();
+  writeFileSync(workspace.file(OWNER_FILE), workspace.token, { mode: 0o600 });
+  // Open for as long as the lock is held, which shows that it is.
+  const mine = openSync(workspace.file(OWNER_FILE), 'r+');
   try {
-    return await work();
+    await acquire(workspace, path, mine, options);
+    const refresh = setInterval(() => touch(mine), REFRESH_MS).unref();
+    try {
+      return await work();
+    } finally {
+      clearInterval(refresh);
+      // Another host that took us for dead may hold it by now.
+      if (isSameFile(path, fstatSync(mine))) rmSync(path, { force: true });
+    }
   } finally {
-    clearInterval(refresh);
-    // Another host that took us for dead may hold it by now.
-    if (readToken(path) === workspace.token) unlinkIfThere(path);
+    closeSync(mine);
   }
 }
 
-async function acquire(workspace: Workspace, path: string, options: LockOptions): Promise<void> {
-  const mine = workspace.file(OWNER_FILE);
-  writeFileSync(mine, workspace.token, { mode: 0o600 });
+async function acquire(
+  workspace: Workspace,
+  path: string,
+  mine: number,
+  options: LockOptions,
+): Promise<void> {
+  const { store } = workspace;
   const deadline = performance.now() + (options.waitMs ?? WAIT_LIMIT_MS);
+  const known = new Set<string>();
   for (;;) {
     if (options.signal?.aborted) {
       throw new KvmsnapError('ERR_ABORTED', 'aborted while waiting for the lock of the store');
     }
-    // Fresh times for the age check: link(2) keeps those of the inode.
-    touch(mine);
-    if (linkIfFree(mine, path)) return;
-    const holder = readToken(path);
-    if (holder !== undefined && isGone(holder, path)) {
-      if (breakLock(workspace, path, holder)) continue;
-    }
+    // Fresh times for the age check: link(2) does not set them everywhere.
+    const now = touch(mine);
+    if (linkIfFree(workspace.file(OWNER_FILE), path)) return;
+    const holder = lockHolder(store, path, now, known);
+    if (holder?.gone && breakLock(workspace, path, holder.token, now)) continue;
     if (performance.now() > deadline) throw waitedTooLong(path, holder);
     await sleep(1 + Math.random() * 9);
   }
 }
 
-function breakLock(workspace: Workspace, path: string, dead: string): boolean {
+function breakLock(workspace: Workspace, path: string, dead: string, now: number): boolean {
+  const { store } = workspace;
   const right = (level: number): string =>
-    join(privateDirectory(workspace.store), `break-${dead || 'empty'}-${level}`);
+    join(privateDirectory(store), `break-${dead || 'garbage'}-${level}`);
   for (let level = 0; ; level++) {
     if (linkIfFree(workspace.file(OWNER_FILE), right(level))) {
-      if (readToken(path) === dead) unlinkIfThere(path);
-      for (let used = 0; used <= level; used++) unlinkIfThere(right(used));
+      const holder = lockHolder(store, path, now);
+      if (holder?.gone && holder.token === dead) remove(workspace, path);
+      for (let used = 0; used <= level; used++) remove(workspace, right(used));
       return true;
     }
-    const breaker = readToken(right(level));
-    // Gone: the breaker is done.
+    const breaker = lockHolder(store, right(level), now);
+    // Not there: the breaker is done.
     if (breaker === undefined) return true;
-    if (!isGone(breaker, right(level))) return false;
+    if (!breaker.gone) return false;
   }
 }
 
@@ -96,34 +116,25 @@ export function sweepLock(store: string): void {
     for (const name of readdirSync(directory)) {
       const path = join(directory, name);
       const dead = /^break-(.*)-\d+$/.exec(name)?.[1];
-      if (dead === undefined || readToken(lockPath(store)) === dead) continue;
-      const breaker = readToken(path);
-      if (breaker !== undefined && isGone(breaker, path)) unlinkIfThere(path);
+      if (dead === undefined) continue;
+      if (lockHolder(store, lockPath(store), Date.now())?.token === dead) continue;
+      if (lockHolder(store, path, Date.now())?.gone) rmSync(path, { force: true });
     }
   } catch {
     // Sweeping is a courtesy: a store that may not be written can still be read.
   }
 }
 
-function isGone(token: string, path: string): boolean {
-  const status = ownerStatus(token);
-  if (status !== 'unknown') return status === 'dead';
+/** Removes whatever stands at a path, a directory with all that is in it too, in one step. */
+function remove(workspace: Workspace, path: string): void {
+  const trash = workspace.file(`removed-${Math.random().toString(16).slice(2)}`);
   try {
-    return Date.now() - statSync(path).mtimeMs > FOREIGN_AGE_MS;
-  } catch {
-    return false;
-  }
-}
-
-/** The token in a file; `undefined` when there is no file, empty when it holds something else. */
-function readToken(path: string): string | undefined {
-  try {
-    const text = readSmallFile(path, MAX_TOKEN_BYTES, 'lock').toString('latin1');
-    return isOwnerToken(text) ? text : '';
+    renameSync(path, trash);
   } catch (error) {
-    if (errnoCode(error) === 'ERR_SNAPSHOT_MISSING') return undefined;
+    if (errnoCode(error) === 'ENOENT') return;
     throw error;
   }
+  rmSync(trash, { recursive: true, force: true });
 }
 
 function linkIfFree(from: string, to: string): boolean {
@@ -136,25 +147,19 @@ function linkIfFree(from: string, to: string): boolean {
   }
 }
 
-function unlinkIfThere(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (errnoCode(error) !== 'ENOENT') throw error;
-  }
-}
-
-function touch(path: string): void {
+/** Refreshes the times of an owner's file, and gives the clock of the file system, in milliseconds. */
+function touch(file: number): number {
   try {
     const now = new Date();
-    utimesSync(path, now, now);
+    futimesSync(file, now, now);
   } catch {
-    // The age only matters to other hosts, and a missing file is found by whoever needs it.
+    // The age only matters to other hosts.
   }
+  return fstatSync(file).ctimeMs;
 }
 
-function waitedTooLong(path: string, holder: string | undefined): KvmsnapError {
-  const who = holder ? `process ${ownerPid(holder)}` : 'another writer';
+function waitedTooLong(path: string, holder: LockHolder | undefined): KvmsnapError {
+  const who = holder?.token ? `process ${ownerPid(holder.token)}` : 'another writer';
   return new KvmsnapError(
     'ERR_STORE',
     `the store is locked by ${who} for too long. Wait for it, or, if no such process is ` +

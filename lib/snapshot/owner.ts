@@ -17,7 +17,7 @@ export const isOwnerToken = (text: string): boolean => TOKEN.test(text);
 export function newOwnerToken(): string {
   // Worker threads end on their own: /proc/thread-self is PID/task/TID of the caller.
   const [pid, , tid] = readlinkSync('/proc/thread-self').split('/') as [string, string, string];
-  const start = startTime(pid, tid) ?? '0';
+  const start = threadStat(pid, tid)?.start ?? '0';
   const unique = randomBytes(8).toString('hex');
   return [bootId(), pidNamespace(), pid, tid, start, unique].join('.');
 }
@@ -33,19 +33,26 @@ export function ownerStatus(token: string): OwnerStatus {
     if (errnoCode(error) === 'ESRCH') return 'dead';
   }
   // Nothing of a process that /proc hides (hidepid) can be known but that it is there.
-  if (startTime(pid as string, pid as string) === undefined) return 'alive';
+  if (threadStat(pid as string, pid as string) === undefined) return 'alive';
+  const thread = threadStat(pid as string, tid as string);
+  // A zombie has ended; where nobody reaps it (process 1 of many containers), it stays for good.
+  if (thread === undefined || ENDED.test(thread.state)) return 'dead';
   // A process id that was used again has another start time.
-  return startTime(pid as string, tid as string) === start ? 'alive' : 'dead';
+  return thread.start === start ? 'alive' : 'dead';
 }
+
+/** States of proc(5) in which a thread runs no more: zombie, dead. */
+const ENDED = /^[ZXx]$/;
 
 /** The process id in a token, for messages. */
 export const ownerPid = (token: string): string => TOKEN.exec(token)?.[3] ?? '?';
 
-function startTime(pid: string, tid: string): string | undefined {
+function threadStat(pid: string, tid: string): { state: string; start: string } | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
-    // Field 22; the name in field 2 may hold anything, so count from its last parenthesis.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+    // Fields 3 and 22; the name in field 2 may hold anything, so count from its last parenthesis.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return { state: fields[0] ?? '', start: fields[19] ?? '' };
   } catch {
     return undefined;
   }

@@ -13,7 +13,8 @@ import { isOwnerToken, newOwnerToken, ownerStatus } from './owner.js';
 const FOREIGN_AGE_MS = 24 * 3600_000;
 
 export const privateDirectory = (store: string): string => join(store, PRIVATE_DIR);
-const workspaces = (store: string): string => join(privateDirectory(store), 'tmp');
+/** Where the workspaces of a store lie, each named by its owner's token. */
+export const workspaces = (store: string): string => join(privateDirectory(store), 'tmp');
 
 export class Workspace {
   readonly store: string;

@@ -3,19 +3,23 @@
  * when that process is gone, whatever files it left. Records change under a lock, so that of two
  * who want a name, or find it stale, one gets it.
  */
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { z } from 'zod';
 import { KvmsnapError } from '../../errors.js';
+import { readSmallFile } from '../../snapshot/blobs.js';
 import { errnoCode } from '../../snapshot/failures.js';
 import { withLock } from '../../snapshot/lock.js';
 import { isOwnerToken, newOwnerToken, ownerPid, ownerStatus } from '../../snapshot/owner.js';
 import { sweepWorkspaces, Workspace } from '../../snapshot/workspace.js';
 import { MACHINE_NAME } from '../values.js';
-import { machineFiles, runtimeDirectory } from './runtime-dir.js';
+import { type MachineFiles, machineFiles, runtimeDirectory } from './runtime-dir.js';
 
 const recordSchema = z.object({ owner: z.string().max(256).refine(isOwnerToken) });
 const MAX_RECORD_BYTES = 4096;
 const LOCK_WAIT_MS = 10_000;
+/** A host process that has made no socket by then has ended. */
+const STARTING_MS = 60_000;
 
 /** A name that this process holds. */
 export interface NameClaim {
@@ -31,14 +35,15 @@ export async function claimName(name: string): Promise<NameClaim> {
   const owner = newOwnerToken();
   await locked(directory, async (workspace) => {
     const holder = readOwner(directory, name);
-    if (holder !== undefined && isAlive(holder)) {
+    if (holder !== undefined && (await isAlive(holder, files))) {
       throw new KvmsnapError(
         'ERR_MACHINE_NAME',
         `a machine named ${name} is there already (process ${ownerPid(holder)}): choose another ` +
           `name, or stop it with \`kvmsnap stop ${name}\``,
       );
     }
-    rmSync(files.socket, { force: true });
+    rmSync(files.socket, { recursive: true, force: true });
+    rmSync(files.record, { recursive: true, force: true });
     const written = workspace.file('record');
     writeFileSync(written, JSON.stringify({ owner }), { mode: 0o600 });
     renameSync(written, files.record);
@@ -56,9 +61,10 @@ export interface FoundMachine {
 export async function findMachine(name: string): Promise<FoundMachine> {
   const directory = runtimeDirectory();
   const owner = readOwner(directory, name);
-  if (owner !== undefined && isAlive(owner)) {
+  const files = machineFiles(directory, name);
+  if (owner !== undefined && (await isAlive(owner, files))) {
     const pid = ownerStatus(owner) === 'alive' ? Number(ownerPid(owner)) : undefined;
-    return { pid, socket: machineFiles(directory, name).socket };
+    return { pid, socket: files.socket };
   }
   if (owner !== undefined) await forget(directory, name, owner);
   throw new KvmsnapError('ERR_MACHINE_NAME', `no machine is named ${name}`);
@@ -73,17 +79,43 @@ export async function machineNames(): Promise<string[]> {
     const name = file.endsWith('.json') ? file.slice(0, -'.json'.length) : '';
     if (!MACHINE_NAME.test(name)) continue;
     const owner = readOwner(directory, name);
-    if (owner !== undefined && isAlive(owner)) names.push(name);
-    else if (owner !== undefined) await forget(directory, name, owner);
+    if (owner === undefined) continue;
+    if (await isAlive(owner, machineFiles(directory, name))) names.push(name);
+    else await forget(directory, name, owner);
   }
   return names.sort();
 }
 
-/** A process of another boot is dead: the directory is local. Of another PID namespace, it may live. */
-function isAlive(owner: string): boolean {
+/**
+ * A process of another boot is dead: the directory is local. Of another PID namespace, as of a container
+ * that was started anew on the same directory, only its socket says whether it lives.
+ */
+async function isAlive(owner: string, files: MachineFiles): Promise<boolean> {
   const status = ownerStatus(owner);
   if (status !== 'unknown') return status === 'alive';
-  return bootOf(owner) === bootOf(newOwnerToken());
+  if (bootOf(owner) !== bootOf(newOwnerToken())) return false;
+  return (await isListening(files.socket)) || isYoung(files.record);
+}
+
+/** Whether any process has the socket; all but a refusal counts as one that has. */
+function isListening(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const settle = (listening: boolean): void => {
+      socket.destroy();
+      resolve(listening);
+    };
+    socket.once('connect', () => settle(true));
+    socket.once('error', (error) => {
+      settle(!['ECONNREFUSED', 'ENOENT', 'ENOTSOCK'].includes(errnoCode(error) ?? ''));
+    });
+  });
+}
+
+/** A host process takes the name first, and listens once its machine is made. */
+function isYoung(record: string): boolean {
+  const stats = lstatSync(record, { throwIfNoEntry: false });
+  return stats !== undefined && Date.now() - stats.ctimeMs < STARTING_MS;
 }
 
 const bootOf = (owner: string): string | undefined => owner.split('.')[0];
@@ -93,8 +125,8 @@ async function forget(directory: string, name: string, owner: string): Promise<v
     // Somebody else may have the name by now.
     if (readOwner(directory, name) !== owner) return;
     const files = machineFiles(directory, name);
-    rmSync(files.socket, { force: true });
-    rmSync(files.record, { force: true });
+    rmSync(files.socket, { recursive: true, force: true });
+    rmSync(files.record, { recursive: true, force: true });
   });
 }
 
@@ -110,15 +142,16 @@ async function locked(
   }
 }
 
-/** The token in a record; a record that is damaged counts as none. */
+/** The token in a record; what is no record, or was damaged, counts as none. */
 function readOwner(directory: string, name: string): string | undefined {
+  const { record } = machineFiles(directory, name);
   try {
-    const bytes = readFileSync(machineFiles(directory, name).record);
-    if (bytes.length > MAX_RECORD_BYTES) return undefined;
+    const bytes = readSmallFile(record, MAX_RECORD_BYTES, 'no record');
     return recordSchema.parse(JSON.parse(bytes.toString('utf8'))).owner;
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof z.ZodError) return undefined;
-    if (errnoCode(error) === 'ENOENT') return undefined;
+    const code = errnoCode(error) ?? '';
+    if (['ERR_SNAPSHOT_MISSING', 'ERR_SNAPSHOT_FORMAT'].includes(code)) return undefined;
     throw error;
   }
 }

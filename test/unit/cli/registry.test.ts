@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chmodSync,
   existsSync,
@@ -9,9 +10,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { claimName, findMachine, machineNames } from '../../../lib/cli/control/registry.js';
 import { machineFiles, runtimeDirectory } from '../../../lib/cli/control/runtime-dir.js';
 import { newOwnerToken } from '../../../lib/snapshot/owner.js';
@@ -75,6 +78,61 @@ describe('names of machines', () => {
     expect(await machineNames()).toEqual([]);
     await expect(findMachine('dead')).rejects.toMatchObject({ code: 'ERR_MACHINE_NAME' });
     expect(readdirSync(runtimeDirectory()).filter((name) => !name.startsWith('.'))).toEqual([]);
+  });
+
+  it('of a zombie are free, as of any other that is dead', async () => {
+    // Nobody reaps what it has started: `sleep` does not know of it.
+    const parent = spawn('sh', ['-c', 'sleep 1000 & echo $!; exec sleep 1000']);
+    try {
+      const [line] = await once(parent.stdout, 'data');
+      const pid = String(line).trim();
+      const start = (await readFile(`/proc/${pid}/stat`, 'latin1')).split(') ')[1]?.split(' ')[19];
+      const [boot, namespace, , , , unique] = newOwnerToken().split('.');
+      leave('undead', [boot, namespace, pid, pid, start, unique].join('.'));
+      expect(await machineNames()).toEqual(['undead']);
+      process.kill(Number(pid), 'SIGKILL');
+      await expect
+        .poll(() => readFile(`/proc/${pid}/stat`, 'latin1'), { timeout: 30_000 })
+        .toMatch(/\) Z /);
+      await expect(findMachine('undead')).rejects.toMatchObject({ code: 'ERR_MACHINE_NAME' });
+      expect(await machineNames()).toEqual([]);
+    } finally {
+      parent.kill('SIGKILL');
+    }
+  });
+
+  it('of another PID namespace are free when nobody listens any more', async () => {
+    const elsewhere = newOwnerToken().split('.').with(1, '1').join('.');
+    const files = machineFiles(runtimeDirectory(), 'elsewhere');
+    writeFileSync(files.record, JSON.stringify({ owner: elsewhere }));
+    // Its machine may be in the making.
+    expect(await machineNames()).toEqual(['elsewhere']);
+    vi.spyOn(Date, 'now').mockReturnValue(Date.now() + 61_000);
+    try {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(files.socket, resolve));
+      expect(await machineNames()).toEqual(['elsewhere']);
+      expect(await findMachine('elsewhere')).toEqual({ socket: files.socket, pid: undefined });
+      await new Promise((resolve) => server.close(resolve));
+      writeFileSync(files.socket, '');
+      expect(await machineNames()).toEqual([]);
+    } finally {
+      vi.restoreAllMocks();
+    }
+  });
+
+  it('survive things that are no files', async () => {
+    const { record, socket } = machineFiles(runtimeDirectory(), 'odd');
+    for (const make of [
+      () => mkdirSync(join(record, 'full'), { recursive: true }),
+      () => symlinkSync('/dev/zero', record),
+      () => expect(spawnSync('mkfifo', [record]).status).toBe(0),
+      () => mkdirSync(socket),
+    ]) {
+      make();
+      expect(await machineNames()).not.toContain('odd');
+      await (await claimName('odd')).release();
+    }
   });
 
   it('survive a record that is no record', async () => {

@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { withLock } from '../../../lib/snapshot/lock.js';
 import { SnapshotStore } from '../../../lib/snapshot/store.js';
+import { Workspace } from '../../../lib/snapshot/workspace.js';
 import { compile, startCommitter } from './compiled.js';
 import { addSample, PAGE, sampleConfig, sampleState, writePages } from './samples.js';
 import { scratch } from './scratch.js';
@@ -129,9 +131,9 @@ describe('several writers', () => {
   it('an abort while another holds the lock leaves the store as it was', async () => {
     const path = await newStore();
     const store = await SnapshotStore.open(path, { durable: false });
-    const holder = await store.begin();
-    const [token] = readdirSync(join(path, '.kvmsnap', 'tmp')) as [string];
-    writeFileSync(join(path, '.kvmsnap', 'lock'), token);
+    const holder = new Workspace(path);
+    let release: () => void = () => {};
+    const held = withLock(holder, () => new Promise<void>((resolve) => (release = resolve)));
     const writer = await store.begin();
     const memory = writePages(writer, { 0: 1 });
     const abort = new AbortController();
@@ -144,8 +146,9 @@ describe('several writers', () => {
     });
     setTimeout(() => abort.abort(), 50);
     await expect(commit).rejects.toMatchObject({ code: 'ERR_ABORTED' });
-    await holder.abort();
-    rmSync(join(path, '.kvmsnap', 'lock'));
+    release();
+    await held;
+    await holder.remove();
     expect(await store.tags()).toEqual([]);
     expect(leftovers(path)).toEqual([]);
   });
