@@ -15,6 +15,8 @@ const EM_X86_64 = 62;
 /** Far more than any kernel has; bounds the work that a hostile file can ask for. */
 const MAX_PROGRAM_HEADERS = 256;
 const MAX_NOTE_BYTES = 64 * 1024;
+const NOTE_HEADER = 12;
+const MAX_NOTE_NAME = 64;
 
 /** What to load: `data`, then zeros up to `memorySize` bytes, at physical address `gpa`. */
 export interface ElfSegment {
@@ -134,31 +136,59 @@ function readSegment(file: StructReader, header: ProgramHeader): ElfSegment {
   };
 }
 
+/**
+ * The notes of a segment. The gABI pads name and description to `p_align`, 4 or 8; but many linkers put
+ * sections that are packed by 4 into a segment that says 8. Such a segment is read as it says only if
+ * all of it makes sense that way, and else by 4.
+ */
 function readNotes(file: StructReader, header: ProgramHeader): ElfNote[] {
   const bytes = contentOf(file, header, 'a note segment');
   if (bytes.length > MAX_NOTE_BYTES) throw refuse(`has a note segment of ${bytes.length} bytes`);
-  const align = (value: number): number =>
-    header.alignment === 8n ? (value + 7) & ~7 : (value + 3) & ~3;
   const reader = new StructReader(bytes, 'ELF note segment');
-  const notes: ElfNote[] = [];
-  for (let at = 0; at + 12 <= bytes.length; ) {
-    const nameSize = reader.u32(at);
-    const descriptionSize = reader.u32(at + 4);
-    const type = reader.u32(at + 8);
-    if (nameSize > bytes.length || descriptionSize > bytes.length) {
-      throw refuse('has a note that is longer than its segment');
-    }
-    const descriptionAt = at + align(12 + nameSize);
-    const name = reader.slice(at + 12, nameSize);
-    notes.push({
-      name: String.fromCharCode(...name.subarray(0, Math.min(nameSize, 64))).replace(/\0.*$/s, ''),
-      type,
-      description: reader.slice(descriptionAt, descriptionSize),
-    });
-    at = descriptionAt + align(descriptionSize);
-  }
+  const saysEight = header.alignment === 8n;
+  const notes = (saysEight && unpackNotes(reader, 8)) || unpackNotes(reader, 4, saysEight);
+  if (!notes) throw refuse('has a note that is longer than its segment');
   return notes;
 }
+
+/**
+ * Undefined for bytes that are not notes packed like this. Packed by 8 also means: with names that are
+ * text, and zeros between. `gaps`: sections of notes begin at multiples of 8, with zeros before them.
+ */
+function unpackNotes(reader: StructReader, packing: 4 | 8, gaps = false): ElfNote[] | undefined {
+  const align = (value: number): number => (value + packing - 1) & -packing;
+  const strict = packing === 8;
+  const notes: ElfNote[] = [];
+  let at = 0;
+  while (at + NOTE_HEADER <= reader.length) {
+    const nameSize = reader.u32(at);
+    if (gaps && at % 8 === 4 && nameSize === 0) {
+      at += 4;
+      continue;
+    }
+    const descriptionSize = reader.u32(at + 4);
+    if (nameSize > reader.length || descriptionSize > reader.length) return undefined;
+    const nameEnd = at + NOTE_HEADER + nameSize;
+    const descriptionAt = at + align(NOTE_HEADER + nameSize);
+    const end = descriptionAt + descriptionSize;
+    if (end > reader.length) return undefined;
+    const name = Buffer.from(reader.slice(at + NOTE_HEADER, nameSize)).toString('latin1');
+    const next = Math.min(descriptionAt + align(descriptionSize), reader.length);
+    const isText = /^[ -~]+\0+$/.test(name);
+    if (strict && !(isText && isZero(reader, nameEnd, descriptionAt) && isZero(reader, end, next)))
+      return undefined;
+    notes.push({
+      name: name.slice(0, MAX_NOTE_NAME).replace(/\0.*$/s, ''),
+      type: reader.u32(at + 8),
+      description: reader.slice(descriptionAt, descriptionSize),
+    });
+    at = next;
+  }
+  return strict && !isZero(reader, at, reader.length) ? undefined : notes;
+}
+
+const isZero = (reader: StructReader, start: number, end: number): boolean =>
+  reader.slice(start, end - start).every((byte) => byte === 0);
 
 /** Whether `address` lies in what `image` loads. */
 export const isLoaded = (image: ElfImage, address: bigint): boolean =>

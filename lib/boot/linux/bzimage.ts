@@ -12,6 +12,7 @@ const MIN_VERSION = 0x020c;
 const LOADED_HIGH = 1;
 const XLF_KERNEL_64 = 1;
 const SECTOR = 512;
+const PARAGRAPH = 16;
 const SETUP_HEADER = 0x1f1;
 const ENTRY_64 = 0x200n;
 const MIB = 0x100000n;
@@ -61,10 +62,12 @@ export function parseBzImage(image: Uint8Array): BzImage {
   if (payloadAt + Number(ENTRY_64) >= image.length) {
     throw refuse('ends before its 64-bit entry; the file is cut off');
   }
-  const payloadSize = file.u32(0x1f4) * 16;
-  if (payloadAt + payloadSize > image.length) {
+  // syssize counts paragraphs, and the last one need not be full.
+  const paragraphs = file.u32(0x1f4);
+  if (Math.ceil((image.length - payloadAt) / PARAGRAPH) < paragraphs) {
     throw refuse(
-      `says that it has ${payloadAt + payloadSize} bytes, and has ${image.length}; the file is cut off`,
+      `says that it has at least ${payloadAt + (paragraphs - 1) * PARAGRAPH + 1} bytes, and has ` +
+        `${image.length}; the file is cut off`,
     );
   }
   // The header ends where the jump at 0x200 goes (its second byte counts from 0x202).

@@ -44,6 +44,8 @@ const IDENTITY_GIB = 4;
 interface PlacedKernel {
   protocol: '64-bit' | 'pvh';
   entry: bigint;
+  /** What it takes, with what it unpacks: [start, end). */
+  start: bigint;
   end: bigint;
   setupHeader?: Uint8Array;
   initrdAddressMax: bigint;
@@ -134,7 +136,7 @@ function placeBzImage(plan: PlanBuilder, image: Uint8Array): PlacedKernel {
   plan.claim('the kernel with what it unpacks', loadAddress, used, 'ERR_KERNEL_IMAGE');
   requireMapped(loadAddress + used);
   plan.fill(loadAddress, payload);
-  return { ...kernel, protocol: '64-bit', end: loadAddress + used };
+  return { ...kernel, protocol: '64-bit', start: loadAddress, end: loadAddress + used };
 }
 
 function placeElf(
@@ -158,6 +160,7 @@ function placeElf(
       `vmlinux: its entry 0x${image.entry.toString(16)} is not in what it loads`,
     );
   }
+  let start = image.segments[0]!.gpa;
   let end = 0n;
   for (const { gpa, data, memorySize } of image.segments) {
     if (gpa < LOW_MEMORY.end) {
@@ -168,12 +171,14 @@ function placeElf(
     }
     plan.claim('a kernel segment', gpa, memorySize, 'ERR_KERNEL_IMAGE');
     plan.fill(gpa, data);
+    start = lower(start, gpa);
     if (gpa + memorySize > end) end = gpa + memorySize;
   }
   requireMapped(end);
   return {
     protocol: pvh === undefined ? '64-bit' : 'pvh',
     entry: pvh ?? image.entry,
+    start,
     end,
     initrdAddressMax: ELF_INITRD_ADDRESS_MAX,
     commandLineMax: ELF_COMMAND_LINE_MAX,
@@ -200,7 +205,10 @@ function encodeCommandLine(cmdline: string, max: number): Uint8Array {
   return terminated;
 }
 
-/** As high as the kernel allows, page aligned: far from where it unpacks and allocates. */
+/**
+ * As high as the kernel allows, page aligned: far from where it unpacks and allocates. Where there is no
+ * room above the kernel, below it, from 1 MiB on.
+ */
 function placeInitrd(
   plan: PlanBuilder,
   kernel: PlacedKernel,
@@ -209,21 +217,29 @@ function placeInitrd(
   if (!initrd || initrd.length === 0) return undefined;
   const page = BigInt(PAGE_SIZE);
   const size = BigInt(initrd.length);
-  const ramEnd = plan.ram[0]!.end;
-  const allowedEnd = kernel.initrdAddressMax + 1n;
-  const top = allowedEnd < ramEnd ? allowedEnd : ramEnd;
-  const gpa = alignDown(top - size, page);
-  if (gpa < alignUp(kernel.end, page)) {
-    const room = top - alignUp(kernel.end, page);
+  const top = lower(kernel.initrdAddressMax + 1n, plan.ram[0]!.end);
+  const rooms = [
+    { name: 'above', bottom: alignUp(kernel.end, page), top },
+    { name: 'below', bottom: LOW_MEMORY.end, top: lower(kernel.start, top) },
+  ];
+  // Both bottoms are multiples of a page.
+  const room = rooms.find(({ bottom, top }) => top - size >= bottom);
+  if (room === undefined) {
+    const sizes = rooms.map(
+      ({ name, bottom, top }) => `${top > bottom ? top - bottom : 0n} ${name}`,
+    );
     throw new KvmsnapError(
       'ERR_INVALID_ARGUMENT',
-      `the initrd has ${size} bytes; between the kernel and 0x${top.toString(16)} there are ` +
-        `${room > 0n ? room : 0n}: give the machine more memory or make the initrd smaller`,
+      `the initrd has ${size} bytes, and there are ${sizes.join(' the kernel and ')} it, up to ` +
+        `0x${top.toString(16)}: give the machine more memory or make the initrd smaller`,
     );
   }
+  const gpa = alignDown(room.top - size, page);
   plan.write('the initrd', gpa, initrd);
   return { gpa, size: initrd.length };
 }
+
+const lower = (a: bigint, b: bigint): bigint => (a < b ? a : b);
 
 function placeSetupData(plan: PlanBuilder, nodes: readonly SetupData[]): bigint {
   if (nodes.length === 0) return 0n;

@@ -5,6 +5,7 @@ import {
   bzImage,
   descriptor,
   elf64,
+  encodeNotes,
   expectSoundPlan,
   pvhNote,
   readPlan,
@@ -111,6 +112,17 @@ describe('bzImage', () => {
     expect(() => plan({ kernel })).toThrow(/cut off/);
   });
 
+  it('may end inside the last paragraph of 16 bytes, as memtest86+ does, but not before it', () => {
+    const whole = bzImage();
+    for (const missing of [1, 8, 15]) {
+      const made = plan({ kernel: whole.subarray(0, whole.length - missing) });
+      expectSoundPlan(made, base.memory);
+      const end = readPlan(made, 0x1000000 + 0x4000 - 16, 16);
+      expect([...end]).toEqual([...Array(16 - missing).fill(0x90), ...Array(missing).fill(0)]);
+    }
+    expect(() => plan({ kernel: whole.subarray(0, whole.length - 16) })).toThrow(/cut off/);
+  });
+
   it('is refused when its init_size does not fit into RAM', () => {
     const kernel = bzImage();
     kernel.writeUInt32LE(MiB(241), 0x260);
@@ -168,11 +180,40 @@ describe('initrd', () => {
     expect(at).toBe(GiB(3) - 4096);
   });
 
-  it('is refused when it would reach into the kernel', () => {
-    const initrd = new Uint8Array(MiB(15));
-    expect(() => plan({ memory: MiB(32), initrd })).not.toThrow();
-    expect(() => plan({ memory: MiB(32), initrd: new Uint8Array(MiB(15) + 1) })).toThrow(
-      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
+  // The kernel takes [16 MiB, 17 MiB).
+  it('lies below the kernel when there is no room above it', () => {
+    const memory = MiB(24);
+    expect(initrdAt({ memory, initrd: new Uint8Array(MiB(7)) })).toBe(MiB(17));
+    expect(initrdAt({ memory, initrd: new Uint8Array(MiB(7) + 1) })).toBe(MiB(9) - 4096);
+    expect(initrdAt({ memory, initrd: new Uint8Array(MiB(15)) })).toBe(MiB(1));
+    expectSoundPlan(plan({ memory, initrd: new Uint8Array(MiB(15)) }), memory);
+  });
+
+  it('lies below an ELF kernel too, under its lowest segment', () => {
+    const kernel = elf64(MiB(8), [
+      { gpa: MiB(20), data: code },
+      { gpa: MiB(8), data: code },
+    ]);
+    expect(initrdAt({ kernel, memory: MiB(21), initrd: new Uint8Array(MiB(2)) })).toBe(MiB(6));
+  });
+
+  it('stays below initrd_addr_max there', () => {
+    const kernel = bzImage();
+    kernel.writeUInt32LE(MiB(8) - 1, 0x22c);
+    const initrd = new Uint8Array(MiB(2));
+    expect(initrdAt({ kernel, initrd })).toBe(MiB(6));
+    expect(() => plan({ kernel, initrd: new Uint8Array(MiB(7) + 1) })).toThrow(/make the initrd/);
+  });
+
+  it('is refused when neither room holds it', () => {
+    const memory = MiB(24);
+    expect(() => plan({ memory, initrd: new Uint8Array(MiB(15) + 1) })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARGUMENT',
+        message: expect.stringContaining(
+          `there are ${MiB(7)} above the kernel and ${MiB(15)} below it`,
+        ),
+      }),
     );
   });
 });
@@ -252,6 +293,49 @@ describe('ELF vmlinux', () => {
       expect(page.subarray(0x202, 0x206).toString()).toBe('HdrS');
       expect(e820(page).length).toBe(6);
     }
+  });
+
+  describe('finds its PVH note in a segment', () => {
+    const other = { name: 'Linux', type: 0x101, description: Buffer.of(1, 2, 3, 4) };
+    const buildId = { name: 'GNU', type: 3, description: Buffer.alloc(20, 0xab) };
+    const xen = { name: 'Xen', type: 18, description: Buffer.of(0, 1, 0, 1) };
+    const entry = (data: Uint8Array, alignment: number): bigint | undefined =>
+      plan({
+        kernel: elf64(0x1000000, [
+          { gpa: 0x1000000, data: code },
+          { type: 4, gpa: 0, data, alignment },
+        ]),
+      }).entry.regs.rip;
+
+    it.each([
+      { says: 4, packing: 4 },
+      { says: 8, packing: 4 },
+      { says: 8, packing: 8 },
+      { says: 1, packing: 4 },
+    ])('aligned to $says with notes packed by $packing', ({ says, packing }) => {
+      for (const notes of [
+        [xen],
+        [other, xen],
+        [xen, other],
+        [buildId, other, xen],
+        [other, buildId, other, xen, buildId],
+      ]) {
+        expect(entry(encodeNotes(notes, packing), says)).toBe(0x1000100n);
+      }
+    });
+
+    it('aligned to 8 with notes packed by 4 in sections that begin at multiples of 8', () => {
+      const first = encodeNotes([buildId], 4);
+      expect(first.length % 8).toBe(4);
+      const data = Buffer.concat([first, Buffer.alloc(4), encodeNotes([xen], 4)]);
+      expect(entry(data, 8)).toBe(0x1000100n);
+    });
+
+    it('and is refused with one that is longer than the segment, however it is packed', () => {
+      const data = encodeNotes([other, xen], 4);
+      data.writeUInt32LE(0x1000, 4);
+      for (const alignment of [4, 8]) expect(() => entry(data, alignment)).toThrow(/longer/);
+    });
   });
 
   it('is refused for PVH without the note, or with an entry outside of it', () => {

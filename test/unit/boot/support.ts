@@ -7,6 +7,8 @@ export interface TestSegment {
   gpa: number;
   data: Uint8Array;
   memorySize?: number;
+  /** `p_align`; default 4. */
+  alignment?: number;
 }
 
 /** An x86-64 ELF executable, by the System V gABI. */
@@ -32,7 +34,7 @@ export function elf64(entry: number, segments: readonly TestSegment[]): Buffer {
     bytes.writeBigUInt64LE(BigInt(segment.gpa), at + 24);
     bytes.writeBigUInt64LE(BigInt(segment.data.length), at + 32);
     bytes.writeBigUInt64LE(BigInt(segment.memorySize ?? segment.data.length), at + 40);
-    bytes.writeBigUInt64LE(4n, at + 48);
+    bytes.writeBigUInt64LE(BigInt(segment.alignment ?? 4), at + 48);
     bytes.set(segment.data, offset);
     offset += segment.data.length;
   });
@@ -58,15 +60,33 @@ export function elf32(entry: number, gpa: number, data: Uint8Array): Buffer {
   return bytes;
 }
 
+export interface TestNote {
+  name: string;
+  type: number;
+  description: Uint8Array;
+}
+
+/** Notes one after the other, name and description padded to `packing`. */
+export function encodeNotes(notes: readonly TestNote[], packing: number): Buffer {
+  const padded = (bytes: Buffer): Buffer =>
+    Buffer.concat([bytes, Buffer.alloc((packing - (bytes.length % packing)) % packing)]);
+  return Buffer.concat(
+    notes.map(({ name, type, description }) => {
+      const header = Buffer.alloc(12);
+      header.writeUInt32LE(name.length + 1, 0);
+      header.writeUInt32LE(description.length, 4);
+      header.writeUInt32LE(type, 8);
+      const head = padded(Buffer.concat([header, Buffer.from(`${name}\0`)]));
+      return Buffer.concat([head, padded(Buffer.from(description))]);
+    }),
+  );
+}
+
 /** The note that names a PVH entry point. */
 export function pvhNote(entry: number): TestSegment {
-  const data = Buffer.alloc(12 + 4 + 8);
-  data.writeUInt32LE(4, 0);
-  data.writeUInt32LE(8, 4);
-  data.writeUInt32LE(18, 8);
-  data.write('Xen\0', 12, 'latin1');
-  data.writeBigUInt64LE(BigInt(entry), 16);
-  return { type: 4, gpa: 0, data };
+  const description = Buffer.alloc(8);
+  description.writeBigUInt64LE(BigInt(entry));
+  return { type: 4, gpa: 0, data: encodeNotes([{ name: 'Xen', type: 18, description }], 4) };
 }
 
 /** A bzImage with a setup header as Linux 6.1 has it and a payload of `payloadSize` bytes. */
