@@ -5,6 +5,12 @@
 
 /** Real-mode and firmware conventions of the first MiB (IBM PC; ACPI specification 5.2.5.1). */
 export const LOW_MEMORY = {
+  /** RESET_FLAG of the BIOS data area (0040:0072): a word that says how to reset. */
+  resetFlag: 0x472n,
+  /** In the data area's part for applications: says that this firmware booted the guest. */
+  resetMark: 0x4f0n,
+  /** Interrupt vectors and the BIOS data area end here. */
+  biosDataEnd: 0x500n,
   /** Extended BIOS data area: RAM ends here for operating systems. */
   ebda: 0x9fc00n,
   /** Video memory and firmware on a PC: never handed out as RAM. */
@@ -16,6 +22,11 @@ export const LOW_MEMORY = {
   generationId: 0xdf028n,
   /** ACPI tables; inside the window that operating systems search for the RSDP. */
   acpi: 0xe0000n,
+  acpiEnd: 0xfff80n,
+  /** What the reset vector leads to. */
+  resetCode: 0xfff80n,
+  /** F000:FFF0, where a CPU starts; operating systems jump there to reboot. */
+  resetVector: 0xffff0n,
   end: 0x100000n,
 } as const;
 

@@ -138,7 +138,8 @@ export interface NativePagingFacts {
 /** Why a machine stopped by itself, or was poisoned. */
 export interface NativeStop {
   /**
-   * `exit-port`: the guest wrote `code`. `reset`: i8042 or KVM reset. `shutdown`: triple fault.
+   * `exit-port`: the guest wrote `code`. `reset`: i8042, ACPI or KVM reset, or a
+   * triple fault by which Linux reboots. `shutdown`: any other triple fault.
    * `power-off`: ACPI S5. `halt`: `hlt` with interrupts off and no irqchip. `killed`: by `kill()`.
    * `error`: see `error`.
    */

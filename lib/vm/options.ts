@@ -32,7 +32,7 @@ export interface DeviceOptions {
   exitPort?: number;
   /** MC146818 clock at 0x70 and 0x71. */
   cmos?: boolean;
-  /** ACPI sleep registers at 0x600, by which Linux powers off. */
+  /** ACPI sleep registers at 0x600, by which Linux powers off, and its reset register at 0xCF9. */
   acpiPower?: boolean;
 }
 
@@ -42,7 +42,7 @@ export interface LinuxGuest extends Pick<LinuxOptions, 'setupData' | 'elfEntry'>
   kernel: string | Uint8Array;
   /** A cpio archive, or a directory to pack as one: a path, or the archive's bytes. */
   initrd?: string | Uint8Array;
-  /** Default `console=ttyS0 panic=-1 reboot=t`. */
+  /** Default `console=ttyS0 panic=-1 reboot=k`. */
   cmdline?: string;
 }
 
@@ -92,7 +92,7 @@ export interface MachinePlan {
   generationId?: GenerationIdPlace;
 }
 
-export const DEFAULT_CMDLINE = 'console=ttyS0 panic=-1 reboot=t';
+export const DEFAULT_CMDLINE = 'console=ttyS0 panic=-1 reboot=k';
 const DEFAULT_MEMORY = MiB(128);
 const DEFAULT_EXIT_PORT = 0xf4;
 

@@ -13,6 +13,8 @@ constexpr unsigned kSleepTypeShift = 2;
 constexpr uint8_t kSleepEnable = 0x20;
 constexpr uint8_t kWakeStatus = 0x80;
 
+constexpr uint8_t kResetNow = 0x04;
+
 }  // namespace
 
 void AcpiPower::validate(const State& state) {
@@ -34,6 +36,8 @@ uint8_t AcpiPower::read_register(uint32_t offset) {
       return state_.sleep_control;
     case kSleepStatus:
       return state_.sleep_status;
+    case kResetOffset:
+      return 0;
     default:
       return 0xFF;
   }
@@ -49,6 +53,9 @@ void AcpiPower::write_register(uint32_t offset, uint8_t value) {
       break;
     case kSleepStatus:
       state_.sleep_status &= ~(value & kWakeStatus);  // write 1 to clear
+      break;
+    case kResetOffset:
+      if (value & kResetNow) stop_.stop(StopReason::Reset, 0);
       break;
     default:
       break;

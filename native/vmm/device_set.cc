@@ -96,6 +96,7 @@ DeviceSet::DeviceSet(const DeviceChoice& choice, const VmFd& vm, bool irqchip,
     auto& slot = add<AcpiPower>(
         [&stop](const AcpiPowerState& state) { return std::make_unique<AcpiPower>(state, stop); });
     ports.attach(AcpiPower::kPort, AcpiPower::kPortCount, slot);
+    ports.attach(AcpiPower::kResetPort, 1, slot, AcpiPower::kResetOffset);
   }
 }
 

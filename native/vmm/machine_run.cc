@@ -5,6 +5,7 @@
 #include "kvm/error.h"
 #include "vmm/kick.h"
 #include "vmm/machine.h"
+#include "vmm/reset_request.h"
 
 namespace kvmsnap {
 
@@ -147,7 +148,8 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           },
           [&](const ShutdownExit&) {
             // Before the exit is given, so that who gets it finds the machine stopped.
-            end(Status::Stopped, {.reason = "shutdown"});
+            bool reset = asked_for_reset(memory_);
+            end(Status::Stopped, {.reason = reset ? "reset" : "shutdown"});
             deliver_solo(index, exit, true);
           },
           [&](const SystemEventExit& event) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { boot, type KernelEntry } from './support/guest.js';
+import { boot, CMDLINE, type KernelEntry } from './support/guest.js';
 import { whyNoLinux } from './support/host.js';
 import { complaints } from './support/kernel-log.js';
 
@@ -36,21 +36,23 @@ describe.skipIf(whyNoLinux())("Debian's kernel boots to a shell, and its log is 
 
 describe.skipIf(whyNoLinux())('A guest that reboots stops its machine', () => {
   test.each([
-    { how: 't', reason: 'shutdown', what: 'a triple fault' },
-    { how: 'k', reason: 'reset', what: 'the keyboard controller' },
-    { how: 'a', reason: 'reset', what: "ACPI's reset register" },
-  ])('by $what', async ({ how, reason }) => {
-    const cmdline = `console=ttyS0 panic=-1 reboot=${how} quiet 8250.nr_uarts=1 nokaslr cryptomgr.notests`;
-    await using guest = await boot({ cmdline });
+    { cmdline: 'reboot=t', what: 'a triple fault' },
+    { cmdline: 'reboot=k', what: 'the keyboard controller' },
+    { cmdline: 'reboot=a', what: "ACPI's reset register" },
+    { cmdline: 'reboot=p', what: "the chipset's reset register" },
+    { cmdline: 'reboot=e', what: 'EFI, which is not there, and then the reset vector' },
+    { cmdline: '', what: 'what Linux chooses, with two vCPUs', vcpus: 2 },
+  ])('by $what', async ({ cmdline, vcpus = 1 }) => {
+    await using guest = await boot({ cmdline: `${CMDLINE} ${cmdline}`, vcpus });
     guest.terminal.type('reboot -f\n');
-    expect(await guest.vm.wait()).toEqual({ reason });
+    expect(await guest.vm.wait()).toEqual({ reason: 'reset' });
   });
 
-  test('a kernel that panics ends as one that reboots', async () => {
-    await using guest = await boot();
+  test.each(['reboot=t', ''])('a kernel that panics, with "%s"', async (cmdline) => {
+    await using guest = await boot({ cmdline: `${CMDLINE} ${cmdline}` });
     guest.terminal.type('echo c > /proc/sysrq-trigger\n');
     await guest.terminal.until(/Kernel panic - not syncing: sysrq triggered crash/);
-    expect(await guest.vm.wait()).toEqual({ reason: 'shutdown' });
+    expect(await guest.vm.wait()).toEqual({ reason: 'reset' });
   });
 });
 

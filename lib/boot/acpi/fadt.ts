@@ -5,6 +5,7 @@
  * software, so the PIC that KVM also has stays silent.
  */
 import { StructWriter } from '../bytes.js';
+import { RESET_CONTROL_PORT, RESET_CONTROL_VALUE } from '../firmware.js';
 import { HEADER_SIZE, table } from './header.js';
 
 const FADT_SIZE = 276;
@@ -24,9 +25,6 @@ const SLP_BUTTON = 1 << 5;
 const RESET_REG_SUP = 1 << 10;
 const HW_REDUCED_ACPI = 1 << 20;
 
-/** i8042 command port and its "pulse reset line" command. */
-const RESET_PORT = 0x64n;
-const RESET_VALUE = 0xfe;
 /** Sleep registers (4.8.3.7): the guest writes SLP_TYP << 2 | SLP_EN (0x20) to the first. */
 const SLEEP_CONTROL_PORT = 0x600n;
 const SLEEP_STATUS_PORT = 0x601n;
@@ -41,8 +39,8 @@ export function fadt(dsdt: bigint): Uint8Array {
   const body = new StructWriter(FADT_SIZE - HEADER_SIZE)
     .u16(at(109), LEGACY_DEVICES | VGA_NOT_PRESENT | MSI_NOT_SUPPORTED)
     .u32(at(112), WBINVD | PROC_C1 | PWR_BUTTON | SLP_BUTTON | RESET_REG_SUP | HW_REDUCED_ACPI)
-    .raw(at(116), ioPort(RESET_PORT))
-    .u8(at(128), RESET_VALUE)
+    .raw(at(116), ioPort(BigInt(RESET_CONTROL_PORT)))
+    .u8(at(128), RESET_CONTROL_VALUE)
     .u8(at(131), MINOR_REVISION)
     .u64(at(140), dsdt)
     .raw(at(244), ioPort(SLEEP_CONTROL_PORT))

@@ -3,6 +3,7 @@ import { PAGE_SIZE } from '../../units.js';
 import { type AcpiDevice, acpiTables } from '../acpi/tables.js';
 import { alignDown, alignUp } from '../bytes.js';
 import { type ElfImage, isElf, isLoaded, parseElf } from '../elf.js';
+import { placeFirmware } from '../firmware.js';
 import { GENERATION_ID_GSI, LINUX_LAYOUT, LOW_MEMORY } from '../layout.js';
 import { identityTables } from '../paging.js';
 import { type BootPlan, hexRange, PlanBuilder } from '../plan.js';
@@ -69,8 +70,8 @@ export function planLinux(options: LinuxOptions): BootPlan {
     `vcpus must be an integer from 1 to 255, not ${vcpus}`,
   );
   const plan = new PlanBuilder(memory);
-  // Page zero stays free: kernels treat a table at address 0 as absent.
-  plan.claim('the interrupt vector table', 0n, LINUX_LAYOUT.gdt);
+  // Nothing else is in page zero's beginning: kernels treat a table at address 0 as absent.
+  placeFirmware(plan);
   const { generationId } = LOW_MEMORY;
   if (options.generationId) plan.claim('the VM generation ID', generationId, 16n);
   const acpi = acpiTables({
@@ -81,10 +82,10 @@ export function planLinux(options: LinuxOptions): BootPlan {
       ? { generationId: { gpa: generationId, gsi: GENERATION_ID_GSI } }
       : {}),
   });
-  if (BigInt(acpi.bytes.length) > LOW_MEMORY.end - LOW_MEMORY.acpi) {
+  if (BigInt(acpi.bytes.length) > LOW_MEMORY.acpiEnd - LOW_MEMORY.acpi) {
     throw new KvmsnapError(
       'ERR_INVALID_ARGUMENT',
-      'the ACPI tables do not fit into 128 KiB; give the machine fewer devices',
+      'the ACPI tables do not fit below the reset vector; give the machine fewer devices',
     );
   }
   plan.write('the ACPI tables', LOW_MEMORY.acpi, acpi.bytes);

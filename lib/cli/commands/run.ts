@@ -60,7 +60,7 @@ export function addRun(program: Command, exit: Exit): void {
     .option('--guest <name>', `demo guest: ${guestNames().join(', ')}`)
     .option('--kernel <file>', 'Linux: bzImage or vmlinux')
     .option('--initrd <path>', 'cpio archive, or a directory to pack as one')
-    .option('--append <text>', 'kernel command line (default: console=ttyS0 panic=-1 reboot=t)')
+    .option('--append <text>', 'kernel command line (default: console=ttyS0 panic=-1 reboot=k)')
     .option('--memory <size>', 'guest RAM, as 256M or 1.5G (default: 128M)', parseSize, MiB(128))
     .option('--cpus <n>', 'number of vCPUs (default: 1)', parseInteger(1, 255), 1)
     .option('--no-irqchip', 'no interrupt controllers and timer: quicker, for bare guests')

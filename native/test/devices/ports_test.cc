@@ -52,6 +52,23 @@ TEST_CASE("WAK_STS is cleared by writing 1 and kept by writing 0") {
   CHECK(power.read(1) == 0x00);
 }
 
+TEST_CASE("the reset register resets when bit 2 is written, and reads as 0") {
+  Harness<AcpiPower> power;
+  power.write(AcpiPower::kResetOffset, 0x02);
+  CHECK(power.around.stop.stops.empty());
+  const uint8_t value = GENERATE(uint8_t{0x04}, uint8_t{0x06}, uint8_t{0x0E}, uint8_t{0xFF});
+  power.write(AcpiPower::kResetOffset, value);
+  CHECK(power.around.stop.stops == std::vector<TracedStop::Stop>{{StopReason::Reset, 0}});
+  CHECK(power.read(AcpiPower::kResetOffset) == 0);
+}
+
+TEST_CASE("a wide access to the sleep registers does not reach the reset register") {
+  Harness<AcpiPower> power;
+  power.run({Op::Write, 0, 4, {0xFF, 0xFF, 0xFF, 0xFF}});
+  power.run({Op::Write, 1, 4, {0xFF, 0xFF, 0xFF, 0xFF}});
+  CHECK(power.around.stop.stops.empty());
+}
+
 TEST_CASE("sleep registers with reserved bits are refused") {
   CHECK_THROWS_WITH(AcpiPower::validate({.sleep_control = 0x20}),
                     "acpi_power: sleep_control has bits other than SLP_TYPx");

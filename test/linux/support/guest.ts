@@ -15,7 +15,7 @@ export const EMULATED = process.env.KVMSNAP_EMULATED_HOST === '1';
  * for 1 and drops its SSE and AVX registers; with FXSAVE guests there are whole.
  */
 export const CMDLINE = [
-  'console=ttyS0 panic=-1 reboot=t quiet',
+  'console=ttyS0 panic=-1 quiet',
   'mitigations=off nokaslr tsc=reliable cryptomgr.notests 8250.nr_uarts=1',
   ...(EMULATED ? ['noxsave'] : []),
 ].join(' ');

@@ -146,8 +146,8 @@ describe('FADT', () => {
 
   it('says how to reset and to power off', () => {
     expect(fadt.readUInt32LE(112) & (1 << 10)).toBeTruthy();
-    expect(port(116)).toEqual({ space: 1, width: 8, address: 0x64n });
-    expect(fadt[128]).toBe(0xfe);
+    expect(port(116)).toEqual({ space: 1, width: 8, address: 0xcf9n });
+    expect(fadt[128]).toBe(0x06);
     expect(port(244)).toEqual({ space: 1, width: 8, address: 0x600n });
     expect(port(256)).toEqual({ space: 1, width: 8, address: 0x601n });
   });

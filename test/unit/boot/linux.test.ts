@@ -159,6 +159,35 @@ describe('memory map', () => {
   });
 });
 
+describe('firmware', () => {
+  it('is at the reset vector: a jump to code that asks i8042 and chipset for a reset', () => {
+    const made = plan({ kernel: vmlinux(0x1000100) });
+    const jump = readPlan(made, 0xffff0, 16);
+    expect(jump[0]).toBe(0xea);
+    expect(jump.readUInt16LE(3)).toBe(0xf000);
+    const code = readPlan(made, 0xf0000 + jump.readUInt16LE(1), 64).toString('hex');
+    // mov al, 0xfe; out 0x64, al; mov dx, 0xcf9; mov al, 6; out dx, al
+    expect(code).toContain('b0fee664baf90cb006ee');
+  });
+
+  it('leaves a reset flag that says neither cold nor warm boot, and a mark', () => {
+    const made = plan();
+    expect(readPlan(made, 0x472, 2).readUInt16LE()).toBe(0xffff);
+    expect(readPlan(made, 0x4f0, 8).toString()).toBe('KVMSNAP1');
+  });
+
+  it('keeps its place when ACPI tables want it', () => {
+    const devices = Array.from({ length: 3800 }, (_, uid) => ({
+      name: `V${uid.toString(16).toUpperCase().padStart(3, '0')}`,
+      hid: 'LNRO0005',
+      uid,
+      memory: [{ base: 0xd0000000 + uid * 4096, length: 4096 }],
+    }));
+    expect(() => plan({ devices })).toThrow(/ACPI tables do not fit below the reset vector/);
+    expectSoundPlan(plan({ devices: devices.slice(0, 1000) }), base.memory);
+  });
+});
+
 describe('initrd', () => {
   const initrdAt = (options: Partial<LinuxOptions>) => {
     const page = readPlan(plan(options), LINUX_LAYOUT.zeroPage, 4096);
