@@ -351,7 +351,7 @@ void Machine::set_irq_line(uint32_t gsi, bool level) {
   }
   // A pulse must not fall between the saving of the irqchip and of the devices.
   std::lock_guard lock(devices_->mutex());
-  vm_.irq_line(gsi, level);
+  irq_lines_.set(gsi, level);
 }
 
 Vcpu& Machine::vcpu(unsigned index) {

@@ -21,6 +21,7 @@
 #include "vmm/dirty_ring.h"
 #include "vmm/dirty_tracking.h"
 #include "vmm/exit.h"
+#include "vmm/irq_lines.h"
 #include "vmm/machine_state.h"
 #include "vmm/memory_slots.h"
 #include "vmm/output_buffer.h"
@@ -297,6 +298,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   Confinement confinement_;
   VmFd vm_;
   MemorySlots slots_{vm_, memory_};
+  /// Guarded by the devices' lock.
+  IrqLines irq_lines_{vm_};
   std::unique_ptr<DirtyRings> rings_;
   DirtyTracking tracking_;
   std::unique_ptr<DeviceSet> devices_;

@@ -125,6 +125,7 @@ void Machine::apply_state(const MachineState& state, LoadVcpu load, ClockPolicy 
   std::lock_guard lock(devices_->mutex());
   // Devices first: they are all checked before any of them changes.
   devices_->load(state.devices);
+  irq_lines_.release();
   load_vm(vm_, state.vm);
   for (size_t i = 0; i < vcpus_.size(); i++) (vcpus_[i]->registers().*load)(state.vcpus[i]);
 }

@@ -43,8 +43,11 @@ void load_vm(const VmFd& vm, const VmState& state) {
     };
     bool pit_first = one_shot_is_pending(state.irqchip->pit2, state.irqchip->pic_master);
     if (pit_first) load_expired_pit(vm, state.irqchip->pit2);
-    set_chip(state.irqchip->pic_master, KVM_IRQCHIP_PIC_MASTER);
+    // The slave before the master: whenever KVM sets one of the two it raises the master's input 2
+    // if the slave has a request (arch/x86/kvm/i8259.c, kvm_pic_update_irq). The master's own state
+    // then replaces what the slave of before, or this one, has raised there.
     set_chip(state.irqchip->pic_slave, KVM_IRQCHIP_PIC_SLAVE);
+    set_chip(state.irqchip->pic_master, KVM_IRQCHIP_PIC_MASTER);
     set_chip(state.irqchip->ioapic, KVM_IRQCHIP_IOAPIC);
     // After the PICs, so that a tick that is due at once meets the restored ones.
     if (!pit_first) vm.set_pit2(state.irqchip->pit2);
