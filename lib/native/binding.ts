@@ -200,8 +200,8 @@ export interface NativeDirtySlot {
 
 export interface NativeMachine {
   readonly status: MachineStatus;
-  /** Who hears of events. */
-  events: NativeEvents;
+  /** Who hears of events; nobody of a machine that was just handed over. */
+  events: NativeEvents | undefined;
   /** created | paused -> running. A machine made with a `state` is paused at first. */
   resume(): Promise<void>;
   /** running -> paused; resolves when every vCPU stands still at a clean instruction boundary. */
@@ -210,6 +210,12 @@ export interface NativeMachine {
   kill(): Promise<void>;
   /** Frees everything; resolves when threads, fds and mappings are gone. Idempotent. */
   close(): Promise<void>;
+  /**
+   * Ends this ownership, and gives the machine, killed, to a new object. From the call on this one is
+   * closed: its calls fail with ERR_CLOSED, and so do jobs that wait; those that were begun are done before.
+   * What the guest wrote before the call is told first. When it rejects, the machine is still to be closed.
+   */
+  handOver(): Promise<NativeMachine>;
   /** A running machine keeps Node's event loop alive unless unref'd. */
   ref(): void;
   unref(): void;
@@ -278,7 +284,7 @@ export interface NativeMachine {
   ): number | Promise<number>;
   /**
    * The same, leaving nothing behind of what it was: all memory is mapped anew, output that nobody took is
-   * dropped. On the machine's own thread.
+   * dropped, claims are released. On the machine's own thread.
    */
   recycle(machine: NativePreparedMachine, image: NativeImage): Promise<number>;
   /**

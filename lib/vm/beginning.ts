@@ -17,8 +17,8 @@ export interface Beginning {
   events: MachineEvents;
   /** What it was made from. The image is the machine's own handle. */
   origin?: Point;
-  /** Where the native machine goes at the end, if it is a pool's. */
-  giveBack?: (native: NativeMachine) => void;
+  /** Ends this ownership of the native machine, if that is a pool's. */
+  giveBack?: (native: NativeMachine) => Promise<void>;
 }
 
 /** With its guest loaded, and not yet started. */
@@ -78,14 +78,14 @@ export async function beginAt(
 }
 
 /**
- * A pool's machine, which stands at that instant in its life number `life`. It goes to `giveBack`, killed
- * and without claims, instead of being closed.
+ * A pool's machine, which stands at that instant in its life number `life`. It goes to `giveBack` instead
+ * of being closed.
  */
 export function beginFromPool(
   native: NativeMachine,
   { config, machine, image }: Point,
   life: number,
-  giveBack: (native: NativeMachine) => void,
+  giveBack: (native: NativeMachine) => Promise<void>,
 ): Beginning {
   const events = new MachineEvents();
   events.stops.begin(life);

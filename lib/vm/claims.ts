@@ -1,7 +1,6 @@
 /** Ports and MMIO ranges that JavaScript answers for. */
 import { KvmsnapError, requireArgument } from '../errors.js';
-import type { NativeExit } from '../native/binding.js';
-import type { Handle } from './handle.js';
+import type { NativeExit, NativeMachine } from '../native/binding.js';
 
 /** Handlers for a port range. A missing `read` gives ones, a missing `write` drops the value. */
 export interface PortClaim {
@@ -31,15 +30,15 @@ export interface Claim extends Disposable {
 type Answer = Uint8Array | undefined;
 
 export class Claims {
-  readonly #handle: Handle;
+  readonly #native: NativeMachine;
   readonly #handlers = new Map<number, (exit: NativeExit) => Promise<Answer>>();
 
-  constructor(handle: Handle) {
-    this.#handle = handle;
+  constructor(native: NativeMachine) {
+    this.#native = native;
   }
 
   ports(claim: PortClaim): Claim {
-    const id = this.#handle.native.claimPorts(claim.base, claim.length ?? 1);
+    const id = this.#native.claimPorts(claim.base, claim.length ?? 1);
     return this.#add(id, (exit) => answerPort(claim, exit));
   }
 
@@ -48,7 +47,7 @@ export class Claims {
       Number.isSafeInteger(claim.length) && claim.length > 0,
       'an MMIO claim has a length in bytes',
     );
-    const id = this.#handle.native.claimMmio(claim.base, claim.length);
+    const id = this.#native.claimMmio(claim.base, claim.length);
     return this.#add(id, (exit) => answerMmio(claim, exit));
   }
 
@@ -63,20 +62,14 @@ export class Claims {
       answer = new KvmsnapError('ERR_HANDLER', `${describe(exit)}: ${textOf(cause)}`, { cause });
     }
     // Closed while the handler was busy: nobody waits any more.
-    if (this.#handle.status !== 'closed') this.#handle.native.completeExit(vcpu, question, answer);
-  }
-
-  /** The machine goes to another owner. */
-  releaseAll(): void {
-    for (const id of this.#handlers.keys()) this.#handle.native.unclaim(id);
-    this.#handlers.clear();
+    if (this.#native.status !== 'closed') this.#native.completeExit(vcpu, question, answer);
   }
 
   #add(id: number, handler: (exit: NativeExit) => Promise<Answer>): Claim {
     this.#handlers.set(id, handler);
     const release = () => {
       if (!this.#handlers.delete(id)) return;
-      if (this.#handle.status !== 'closed') this.#handle.native.unclaim(id);
+      if (this.#native.status !== 'closed') this.#native.unclaim(id);
     };
     return { release, [Symbol.dispose]: release };
   }

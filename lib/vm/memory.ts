@@ -1,7 +1,6 @@
 /** Guest RAM, by copy, and its KVM memory slots. */
 import { requireArgument } from '../errors.js';
-import type { NativeRegion } from '../native/binding.js';
-import type { Handle } from './handle.js';
+import type { NativeMachine, NativeRegion } from '../native/binding.js';
 
 /** A KVM memory slot (`struct kvm_userspace_memory_region`). */
 export interface MemorySlot {
@@ -29,11 +28,11 @@ export interface DirtyLog {
 }
 
 export class VmMemory {
-  readonly #handle: Handle;
+  readonly #native: NativeMachine;
 
   /** @internal */
-  constructor(handle: Handle) {
-    this.#handle = handle;
+  constructor(native: NativeMachine) {
+    this.#native = native;
   }
 
   /**
@@ -41,22 +40,22 @@ export class VmMemory {
    * `ERR_GUEST_ADDRESS`: not wholly RAM. Any state but closed; a running guest may write meanwhile.
    */
   read(gpa: bigint, length: number): Buffer {
-    return this.#handle.native.readMemory(gpa, length) as Buffer;
+    return this.#native.readMemory(gpa, length) as Buffer;
   }
 
   /** Copies into guest memory. `ERR_GUEST_ADDRESS`: not wholly RAM, and nothing is written. */
   write(gpa: bigint, bytes: Uint8Array): void {
-    this.#handle.native.writeMemory(gpa, bytes);
+    this.#native.writeMemory(gpa, bytes);
   }
 
   /** All slots, by address. */
   slots(): Required<MemorySlot>[] {
-    return this.#handle.native.regions().map(fromRegion);
+    return this.#native.regions().map(fromRegion);
   }
 
   /** KVM_SET_USER_MEMORY_REGION: a new slot of zeros. The machine must not be running. */
   async addSlot(slot: MemorySlot): Promise<void> {
-    await this.#handle.native.addSlot({
+    await this.#native.addSlot({
       slot: slot.slot,
       gpa: slot.gpa,
       size: slot.size,
@@ -66,7 +65,7 @@ export class VmMemory {
 
   /** KVM_SET_USER_MEMORY_REGION of size 0. What it held is lost. The machine must not be running. */
   async removeSlot(slot: number): Promise<void> {
-    await this.#handle.native.removeSlot(slot);
+    await this.#native.removeSlot(slot);
   }
 
   /** Changes what a slot logs. The machine must not be running. */
@@ -74,7 +73,7 @@ export class VmMemory {
     slot: number,
     flags: Pick<MemorySlot, 'logDirtyPages' | 'readOnly'>,
   ): Promise<void> {
-    await this.#handle.native.setSlotFlags(slot, flagsOf(flags));
+    await this.#native.setSlotFlags(slot, flagsOf(flags));
   }
 
   /**
@@ -82,7 +81,7 @@ export class VmMemory {
    * cleared), by the guest or by the host. `ERR_IOCTL` unless the slot logs.
    */
   async getDirtyLog(slot: number): Promise<DirtyLog> {
-    const bitmap = await this.#handle.native.getDirtyLog(slot);
+    const bitmap = await this.#native.getDirtyLog(slot);
     let count = 0;
     for (const byte of bitmap) count += BITS_IN[byte] as number;
     return { slot, bitmap, count };
@@ -100,7 +99,7 @@ export class VmMemory {
       range.bitmap.length * 8 >= range.pages,
       'the bitmap needs a bit for each page of the range',
     );
-    await this.#handle.native.clearDirtyLog(slot, range.firstPage, range.pages, range.bitmap);
+    await this.#native.clearDirtyLog(slot, range.firstPage, range.pages, range.bitmap);
   }
 }
 

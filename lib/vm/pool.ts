@@ -63,7 +63,8 @@ export class Pool implements AsyncDisposable {
   readonly #max: number;
   readonly #idle: NativeMachine[] = [];
   readonly #waiters: Waiter[] = [];
-  readonly #closing = new Set<Promise<void>>();
+  /** What `close` waits for: machines that are being made, emptied or closed. */
+  readonly #busy = new Set<Promise<unknown>>();
   #taken = 0;
   #recycling = 0;
   #made = 0;
@@ -120,15 +121,11 @@ export class Pool implements AsyncDisposable {
     throwIfAborted(signal);
     this.#requireOpen();
     const native = this.#idle.pop();
-    if (native !== undefined) return this.#handOut(native, identity);
+    if (native !== undefined) return this.#track(this.#handOut(native, identity));
     if (this.#count() < this.#max) {
       this.#taken++;
-      const made = await this.#make().catch((error: unknown) => {
-        this.#taken--;
-        throw error;
-      });
-      this.#taken--;
-      return this.#handOut(made, identity);
+      const made = this.#make().finally(() => this.#taken--);
+      return this.#track(made.then((native) => this.#handOut(native, identity)));
     }
     return this.#wait(identity, signal);
   }
@@ -147,7 +144,8 @@ export class Pool implements AsyncDisposable {
   }
 
   /**
-   * Closes the machines that wait; those that are taken are closed when they come back. Calls of `get`
+   * Closes the machines that wait; those that are taken are closed when they come back, and their
+   * `close()` waits for that. Calls of `get`
    * that wait fail with `ERR_CLOSED`. Idempotent.
    */
   close(): Promise<void> {
@@ -182,33 +180,43 @@ export class Pool implements AsyncDisposable {
       this.#requireOpen();
       this.#handedOut++;
       this.#refill();
-      return Vm.fromPool(native, this.#point, life, (back) => void this.#takeBack(back));
+      return Vm.fromPool(native, this.#point, life, (owned) => this.#takeBack(owned));
     } catch (error) {
       this.#taken--;
-      this.#discard(native);
+      void this.#discard(native);
       throw error;
     }
   }
 
   #serve({ identity, resolve, reject }: Waiter, native: NativeMachine): void {
-    this.#handOut(native, identity).then(resolve, reject);
+    this.#track(this.#handOut(native, identity)).then(resolve, reject);
   }
 
-  async #takeBack(native: NativeMachine): Promise<void> {
-    native.events = SILENT;
+  /** Its owner waits until it has lost the machine, but not until that is emptied. */
+  async #takeBack(owned: NativeMachine): Promise<void> {
+    let native: NativeMachine;
+    try {
+      native = await owned.handOver();
+    } catch {
+      this.#taken--;
+      return this.#discard(owned);
+    }
     this.#taken--;
     // Slots and their flags are its user's to change, and a pool's machines have none of that.
     const changed = native.regions().some(({ flags }) => flags !== 0);
     if (this.#closed || changed) return this.#discard(native);
+    void this.#track(this.#recycle(native));
+  }
+
+  async #recycle(native: NativeMachine): Promise<void> {
     this.#recycling++;
     try {
       await native.recycle(this.#point.machine, this.#point.image);
-      native.ref();
-      this.#recycling--;
     } catch {
       this.#recycling--;
       return this.#discard(native);
     }
+    this.#recycling--;
     if (this.#closed) return this.#discard(native);
     this.#recycled++;
     const waiter = this.#waiters.shift();
@@ -216,33 +224,43 @@ export class Pool implements AsyncDisposable {
     else this.#idle.push(native);
   }
 
-  #discard(native: NativeMachine): void {
+  #discard(native: NativeMachine): Promise<void> {
     this.#discarded++;
-    const closing = native.close().finally(() => this.#closing.delete(closing));
-    this.#closing.add(closing);
+    const closing = this.#track(native.close());
     this.#refill();
+    return closing;
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#busy.add(work);
+    const done = () => this.#busy.delete(work);
+    work.then(done, done);
+    return work;
   }
 
   /** Makes what is missing, one machine a turn of the event loop. */
   #refill(): void {
-    this.#refilling ??= (async () => {
+    this.#refilling ??= this.#fill();
+  }
+
+  async #fill(): Promise<void> {
+    try {
       await nextTurn();
       while (!this.#closed && this.#lacks()) {
         const native = await this.#make();
         const waiter = this.#waiters.shift();
-        if (this.#closed) this.#discard(native);
+        if (this.#closed) void this.#discard(native);
         else if (waiter) this.#serve(waiter, native);
         else this.#idle.push(native);
         await nextTurn();
       }
-    })()
-      .catch((error: unknown) => {
-        // Those who wait hear why; a later `get` tries again and says so itself.
-        for (const { reject } of this.#waiters.splice(0)) reject(error);
-      })
-      .finally(() => {
-        this.#refilling = undefined;
-      });
+    } catch (error) {
+      // Those who wait hear why; a later `get` tries again and says so itself.
+      for (const { reject } of this.#waiters.splice(0)) reject(error);
+    } finally {
+      // At once after the last look: what is missing from now on is for the next.
+      this.#refilling = undefined;
+    }
   }
 
   #lacks(): boolean {
@@ -284,8 +302,8 @@ export class Pool implements AsyncDisposable {
       reject(new KvmsnapError('ERR_CLOSED', 'the pool was closed'));
     }
     await this.#refilling;
-    for (const native of this.#idle.splice(0)) this.#discard(native);
-    await Promise.all(this.#closing);
+    for (const native of this.#idle.splice(0)) void this.#discard(native);
+    while (this.#busy.size > 0) await Promise.allSettled(this.#busy);
     this.#point.image.close();
   }
 }

@@ -1,6 +1,7 @@
 /** What a guest writes, and what it reads from its console. */
+
+import type { NativeMachine } from '../native/binding.js';
 import { Console } from './console.js';
-import type { Handle } from './handle.js';
 import { OutputGate, OutputStream } from './output.js';
 
 /** Numbers of the addon's. */
@@ -8,19 +9,19 @@ const CONSOLE = 0;
 const DEBUG = 1;
 
 export class Streams {
-  readonly #handle: Handle;
+  readonly #native: NativeMachine;
   readonly #gates: readonly [OutputGate, OutputGate];
   // Streams cost more than a machine object: made for those who use them.
   #console: Console | undefined;
   #debug: OutputStream | undefined;
 
-  constructor(handle: Handle) {
-    this.#handle = handle;
+  constructor(native: NativeMachine) {
+    this.#native = native;
     this.#gates = [this.#gate(CONSOLE), this.#gate(DEBUG)];
   }
 
   get console(): Console {
-    const input = (bytes: Uint8Array) => this.#handle.native.serialInput(bytes);
+    const input = (bytes: Uint8Array) => this.#native.serialInput(bytes);
     this.#console ??= new Console(this.#gates[CONSOLE], input);
     return this.#console;
   }
@@ -51,6 +52,6 @@ export class Streams {
   }
 
   #setFlow(stream: 0 | 1, flowing: boolean): void {
-    if (this.#handle.status !== 'closed') this.#handle.native.setOutputFlow(stream, flowing);
+    if (this.#native.status !== 'closed') this.#native.setOutputFlow(stream, flowing);
   }
 }

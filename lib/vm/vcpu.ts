@@ -4,8 +4,7 @@ import { decodeMsrs, encodeMsrs, type MsrEntry } from '../cpu/msrs.js';
 import { VCPU_SECTIONS, type VcpuSectionValue } from '../cpu/sections.js';
 import type { Patch } from '../cpu/struct.js';
 import { KvmsnapError } from '../errors.js';
-import type { NativeExit, VcpuSection } from '../native/binding.js';
-import type { Handle } from './handle.js';
+import type { NativeExit, NativeMachine, VcpuSection } from '../native/binding.js';
 
 /** Why a vCPU came back from KVM_RUN (Documentation/virt/kvm/api.rst, "struct kvm_run"). */
 export type VcpuExit = NativeExit;
@@ -24,12 +23,12 @@ export type PatchableSection = Exclude<VcpuSection, 'cpuid2' | 'msrs'>;
 export class Vcpu {
   /** Its number, which is its APIC id. */
   readonly index: number;
-  readonly #handle: Handle;
+  readonly #native: NativeMachine;
 
   /** @internal */
-  constructor(index: number, handle: Handle) {
+  constructor(index: number, native: NativeMachine) {
     this.index = index;
-    this.#handle = handle;
+    this.#native = native;
   }
 
   /** KVM_GET_REGS, `struct kvm_regs`. */
@@ -114,12 +113,12 @@ export class Vcpu {
 
   /** What KVM_SET_CPUID2 was given. It is fixed when the machine is made (`VmOptions.cpuTemplate`). */
   async getCpuid(): Promise<CpuidEntry[]> {
-    return decodeCpuid(await this.#handle.native.getVcpu(this.index, 'cpuid2'));
+    return decodeCpuid(await this.#native.getVcpu(this.index, 'cpuid2'));
   }
 
   /** KVM_GET_MSRS of the MSRs given, or of all that a snapshot holds. `ERR_MSR` names one it lacks. */
   async getMsrs(indices?: readonly number[]): Promise<MsrEntry[]> {
-    const machine = this.#handle.native;
+    const machine = this.#native;
     return decodeMsrs(
       indices === undefined
         ? await machine.getVcpu(this.index, 'msrs')
@@ -129,7 +128,7 @@ export class Vcpu {
 
   /** KVM_SET_MSRS. `ERR_MSR` names the one that KVM refused; those before it are set. */
   async setMsrs(entries: readonly MsrEntry[]): Promise<void> {
-    await this.#handle.native.setVcpu(this.index, 'msrs', encodeMsrs(entries));
+    await this.#native.setVcpu(this.index, 'msrs', encodeMsrs(entries));
   }
 
   /**
@@ -138,7 +137,7 @@ export class Vcpu {
    * {@link answer}; without one it reads ones. `pause()` ends it with an exit of kind `interrupted`.
    */
   async run(options: { dispatch?: boolean } = {}): Promise<VcpuExit> {
-    return this.#handle.native.runVcpu(this.index, {
+    return this.#native.runVcpu(this.index, {
       dispatch: options.dispatch ?? false,
       singleStep: false,
     });
@@ -146,7 +145,7 @@ export class Vcpu {
 
   /** Executes one instruction (KVM_GUESTDBG_SINGLESTEP): an exit of kind `debug`, or another. */
   async step(options: { dispatch?: boolean } = {}): Promise<VcpuExit> {
-    return this.#handle.native.runVcpu(this.index, {
+    return this.#native.runVcpu(this.index, {
       dispatch: options.dispatch ?? false,
       singleStep: true,
     });
@@ -154,7 +153,7 @@ export class Vcpu {
 
   /** The bytes for the `in` or MMIO read that `run` gave. Before anything else is asked of it. */
   answer(data: Uint8Array): void {
-    this.#handle.native.answerVcpu(this.index, data);
+    this.#native.answerVcpu(this.index, data);
   }
 
   /** One struct by its name; see the shorthands above. */
@@ -168,7 +167,7 @@ export class Vcpu {
     section: S,
     patch: Patch<VcpuSectionValue<S>>,
   ): Promise<void> {
-    const machine = this.#handle.native;
+    const machine = this.#native;
     const base = await this.#raw(section);
     const cpuid = section === 'xsave2' ? await this.getCpuid() : undefined;
     const encode = VCPU_SECTIONS[section].encode as (
@@ -180,7 +179,7 @@ export class Vcpu {
   }
 
   async #raw(section: PatchableSection): Promise<Uint8Array> {
-    const raw = await this.#handle.native.getVcpu(this.index, section);
+    const raw = await this.#native.getVcpu(this.index, section);
     if (raw.length === 0) {
       throw new KvmsnapError('ERR_STATE', `the machine has no ${section}: it has no irqchip`);
     }

@@ -14,7 +14,6 @@ import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js'
 import type { Console } from './console.js';
 import { describeMachine } from './describe.js';
 import type { ForkOptions, Forks } from './fork.js';
-import { Handle } from './handle.js';
 import { GENERATION_ID_SIZE, type IdentityOptions } from './identity.js';
 import { setMaker } from './maker.js';
 import { VmMemory } from './memory.js';
@@ -42,14 +41,15 @@ export type StopInfo = NativeStop;
 export class Vm implements AsyncDisposable {
   readonly memory: VmMemory;
   readonly vcpus: readonly Vcpu[];
-  readonly #handle: Handle;
+  /** This ownership's own: closed when the machine goes back to a pool, whoever gets it next. */
+  readonly #native: NativeMachine;
   readonly #claims: Claims;
   readonly #streams: Streams;
   readonly #config: Point['config'];
   readonly #stops: Stops;
   /** What it was made from, or last reset to. Its image is this machine's own handle. */
   #origin: Point | undefined;
-  /** Where the native machine goes at the end, if it is a pool's. */
+  /** Ends this ownership of the native machine, if that is a pool's. */
   readonly #giveBack: Beginning['giveBack'];
   #closing: Promise<void> | undefined;
 
@@ -59,16 +59,15 @@ export class Vm implements AsyncDisposable {
 
   /** @internal */
   private constructor({ native, config, events, origin, giveBack }: Beginning) {
-    const handle = new Handle(native);
-    this.#handle = handle;
+    this.#native = native;
     this.#config = config;
     this.#stops = events.stops;
     this.#origin = origin;
     this.#giveBack = giveBack;
-    this.memory = new VmMemory(handle);
-    this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, handle));
-    this.#claims = new Claims(handle);
-    this.#streams = new Streams(handle);
+    this.memory = new VmMemory(native);
+    this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, native));
+    this.#claims = new Claims(native);
+    this.#streams = new Streams(native);
     events.hearer = { vm: this, claims: this.#claims, streams: this.#streams };
   }
 
@@ -97,7 +96,7 @@ export class Vm implements AsyncDisposable {
 
   /** `created | running | paused | stopped | poisoned | closed`. */
   get status(): MachineStatus {
-    return this.#handle.status;
+    return this.#native.status;
   }
 
   /** The VM generation ID as the guest finds it, 16 bytes; undefined for a machine without one. */
@@ -316,20 +315,10 @@ export class Vm implements AsyncDisposable {
     return describeMachine(this.#native, this.#config);
   }
 
-  get #native(): NativeMachine {
-    return this.#handle.native;
-  }
-
   async #close(): Promise<void> {
     this.#stops.close();
     this.#streams.flush();
-    if (this.#giveBack) {
-      await this.#native.kill();
-      this.#claims.releaseAll();
-      this.#giveBack(this.#handle.release());
-    } else {
-      await this.#native.close();
-    }
+    await (this.#giveBack ? this.#giveBack(this.#native) : this.#native.close());
     this.#origin?.image.close();
     this.#streams.end();
   }

@@ -45,11 +45,18 @@ void JsQueue::run(napi_env env, napi_value, void*, void* data) {
 }
 
 void JsQueue::ref() {
-  if (function_ != nullptr) napi_ref_threadsafe_function(env_, function_);
+  if (holders_++ == 0 && function_ != nullptr) napi_ref_threadsafe_function(env_, function_);
 }
 
 void JsQueue::unref() {
+  if (--holders_ > 0) return;
   if (function_ != nullptr) napi_unref_threadsafe_function(env_, function_);
+  if (closing_) close();
+}
+
+void JsQueue::close_when_idle() {
+  closing_ = true;
+  if (holders_ == 0) close();
 }
 
 void JsQueue::close() {

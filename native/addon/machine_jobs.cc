@@ -182,12 +182,11 @@ Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
     bool dispatch = to_bool(options.Get("dispatch"), "dispatch");
     bool single_step = to_bool(options.Get("singleStep"), "singleStep");
     PendingPromise promise(env);
-    auto done = [queue = queue_, self = self_,
-                 promise](const std::variant<OwnedExit, Error>& exit) {
-      queue->post([=](Napi::Env task_env) {
-        promise.settle(task_env, Outcome<OwnedExit>(exit), from_exit);
-        if (*self != nullptr) (*self)->end_call();
-      });
+    auto done = [over = over_, deliver = delivery(promise, from_exit)](
+                    const std::variant<OwnedExit, Error>& exit) {
+      Outcome<OwnedExit> outcome = exit;
+      if (*over) outcome = Error("ERR_CLOSED", "the machine was closed");
+      deliver(std::move(outcome));
     };
     try {
       machine().run_solo(vcpu, dispatch, single_step, done);
@@ -229,9 +228,9 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
       config.state = std::move(frozen.state);
       return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
     };
-    auto job = [bare = machine_.get(), deliver = delivery(promise, frozen_to_js),
+    auto job = [bare = machine_.get(), over = over_, deliver = delivery(promise, frozen_to_js),
                 work](bool cancelled) mutable {
-      auto result = attempt_job(*bare, cancelled, work);
+      auto result = attempt_job(*bare, cancelled || *over, work);
       const auto* frozen = std::get_if<FrozenMachine>(&result);
       if (frozen == nullptr || frozen->memory.late == nullptr) return deliver(std::move(result));
       finish_elsewhere(bare->shared_from_this(), frozen->memory.late,
@@ -251,7 +250,7 @@ Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     std::shared_ptr<const Image> image = image_of(env, info[1]);
     // To map it, if it is another than the machine has, takes long.
-    bool fast = machine_->resets_fast() && !image->is_scattered();
+    bool fast = machine().resets_fast() && !image->is_scattered();
     auto work = [instant = prepared_of(env, info[0]), image, clock = to_clock_policy(info[2])](
                     Machine& machine) { return machine.reset(*instant, image, clock); };
     return fast ? instant_job(env, Access::Reset, work, life_to_js)

@@ -32,9 +32,9 @@ Napi::Value MachineObject::promised(Napi::Env env, const PendingPromise& promise
 }
 
 template <typename Work>
-auto MachineObject::attempt_job(Machine& machine, bool cancelled, Work& work) {
+auto MachineObject::attempt_job(Machine& machine, bool over, Work& work) {
   return attempt([&] {
-    if (cancelled) throw Error("ERR_CLOSED", "the machine was closed");
+    if (over) throw Error("ERR_CLOSED", "the machine was closed");
     return work(machine);
   });
 }
@@ -43,8 +43,10 @@ template <typename Submit, typename Work, typename ToJs>
 Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
   PendingPromise promise(env);
   // The job runs on the machine's own thread, so the machine outlives it.
-  auto job = [bare = machine_.get(), deliver = delivery(promise, to_js),
-              work](bool cancelled) mutable { deliver(attempt_job(*bare, cancelled, work)); };
+  auto job = [bare = machine_.get(), over = over_, deliver = delivery(promise, to_js),
+              work](bool cancelled) mutable {
+    deliver(attempt_job(*bare, cancelled || *over, work));
+  };
   return promised(env, promise, [&] { submit(Crew::Job(job)); });
 }
 

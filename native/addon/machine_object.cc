@@ -70,6 +70,7 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::pause>("pause"),
                    InstanceMethod<&MachineObject::kill>("kill"),
                    InstanceMethod<&MachineObject::close>("close"),
+                   InstanceMethod<&MachineObject::hand_over>("handOver"),
                    InstanceMethod<&MachineObject::ref>("ref"),
                    InstanceMethod<&MachineObject::unref>("unref"),
                    InstanceMethod<&MachineObject::read_memory>("readMemory"),
@@ -110,10 +111,9 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
 }
 
 // A class's constructor takes JavaScript values only: what it is made of goes by parts_of_new.
-Napi::Object MachineObject::wrap(Napi::Env env, const Parts& parts, const Napi::Object& events) {
+Napi::Object MachineObject::wrap(Napi::Env env, const Parts& parts) {
   Handover handover(parts_of_new, parts);
   Napi::Object object = Environment::of(env).machine_class.New({});
-  object.Set("events", events);
   Unwrap(object)->update_references();
   return object;
 }
@@ -127,18 +127,21 @@ Napi::Value MachineObject::create(const Napi::CallbackInfo& info) {
     Napi::Object events = to_object(info[1], "events");
     Parts parts = {.owner = std::make_shared<Owner>(),
                    .queue = JsQueue::create(env, "kvmsnap-machine"),
-                   .self = std::make_shared<MachineObject*>(nullptr)};
+                   .target = std::make_shared<MachineObject*>(nullptr)};
     PendingPromise promise(env);
     auto outcome = attempt([&] {
       std::optional<PagingOptions> paging = paging_of(info[4], parts);
       parts.owner->machine = Machine::create(
-          std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.self),
+          std::move(config), std::make_unique<JsMachineEvents>(parts.queue, parts.target),
           std::move(paging));
       Environment::of(env).add(parts.owner);
     });
     if (std::holds_alternative<Error>(outcome)) parts.queue->close();
-    promise.settle(env, outcome,
-                   [&](Napi::Env) -> Napi::Value { return wrap(env, parts, events); });
+    promise.settle(env, outcome, [&](Napi::Env) -> Napi::Value {
+      Napi::Object object = wrap(env, parts);
+      object.Set("events", events);
+      return object;
+    });
     return promise.promise();
   });
 }
@@ -154,23 +157,26 @@ MachineObject::MachineObject(const Napi::CallbackInfo& info)
     machine_ = owner_->machine;
     queue_ = parts->queue;
     info.This().As<Napi::Object>().TypeTag(&kMachineTag);
-    self_ = parts->self;
-    *self_ = this;
+    target_ = parts->target;
+    *target_ = this;
   });
 }
 
 // A machine that JavaScript forgot, or an environment's end: freed in the background.
 MachineObject::~MachineObject() {
-  if (owner_ == nullptr) return;
   *self_ = nullptr;
+  if (owner_ == nullptr) return;
+  *target_ = nullptr;
   machine_->close([] {});
   if (owner_->ended) return;
   Environment::of(Env()).remove(owner_.get());
-  queue_->close();
+  queue_->close_when_idle();
 }
 
 Machine& MachineObject::machine() const {
-  if (machine_->status() == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
+  if (*over_ || machine_->status() == Status::Closed) {
+    throw Error("ERR_CLOSED", "the machine was closed");
+  }
   return *machine_;
 }
 
@@ -185,7 +191,7 @@ void MachineObject::end_call() {
 }
 
 void MachineObject::update_references() {
-  Status status = machine_->status();
+  Status status = machine_ == nullptr ? Status::Closed : machine_->status();
   // A machine that stops does so before JavaScript hears of it.
   bool running = status == Status::Running ||
                  (owes_stop_ && (status == Status::Stopped || status == Status::Poisoned));
@@ -203,7 +209,8 @@ void MachineObject::update_references() {
 }
 
 Napi::Value MachineObject::status(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), status_name(machine_->status()));
+  Status status = *over_ ? Status::Closed : machine_->status();
+  return Napi::String::New(info.Env(), status_name(status));
 }
 
 Napi::Value MachineObject::resume(const Napi::CallbackInfo& info) {
@@ -240,7 +247,7 @@ Napi::Value MachineObject::close(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
     PendingPromise promise(env);
-    if (closed_) {
+    if (closed_ || machine_ == nullptr) {
       promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
       return promise.promise();
     }
@@ -262,8 +269,48 @@ void MachineObject::on_closed(Napi::Env env) {
     promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
   }
   end_call();
-  // Nothing can come any more: let go of the event loop's handle now, not at the next GC.
-  queue_->close();
+  // Let go of the event loop's handle now, not at the next GC; but what was asked for before, and is
+  // still under way on a thread of its own, comes to an end that its caller hears of.
+  queue_->close_when_idle();
+}
+
+// Jobs that wait find `over_` set. So when this one is done nothing that this object was asked for
+// will be done to the machine, which stands.
+Napi::Value MachineObject::hand_over(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  return guard(env, [&] {
+    PendingPromise promise(env);
+    auto job = [queue = queue_, self = self_, over = over_, promise](bool cancelled) {
+      queue->post([=](Napi::Env task_env) {
+        Outcome<Nothing> outcome;
+        if (cancelled) outcome = Error("ERR_CLOSED", "the machine was closed");
+        if (*self == nullptr) return;
+        promise.settle(task_env, outcome,
+                       [&](Napi::Env) { return (*self)->on_handed_over(task_env); });
+        (*self)->end_call();
+      });
+    };
+    return promised(env, promise, [&] {
+      Machine& machine = this->machine();
+      *over_ = true;
+      try {
+        machine.kill(job);
+      } catch (...) {
+        *over_ = false;
+        throw;
+      }
+    });
+  });
+}
+
+Napi::Value MachineObject::on_handed_over(Napi::Env env) {
+  // The heir holds the queue like any new object, until it knows better.
+  queue_->ref();
+  Napi::Object heir = wrap(env, {.owner = owner_, .queue = queue_, .target = target_});
+  machine_ = nullptr;
+  owner_ = nullptr;
+  owes_stop_ = false;
+  return heir;
 }
 
 void MachineObject::ref(const Napi::CallbackInfo&) {

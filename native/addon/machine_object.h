@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -35,20 +36,22 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   struct Parts {
     std::shared_ptr<Owner> owner;
     std::shared_ptr<JsQueue> queue;
-    std::shared_ptr<MachineObject*> self;
+    /// Who hears of the machine's events.
+    std::shared_ptr<MachineObject*> target;
   };
 
  private:
   friend class JsMachineEvents;
   friend class JsPageSource;
 
-  static Napi::Object wrap(Napi::Env env, const Parts& parts, const Napi::Object& events);
+  static Napi::Object wrap(Napi::Env env, const Parts& parts);
 
   Napi::Value status(const Napi::CallbackInfo& info);
   Napi::Value resume(const Napi::CallbackInfo& info);
   Napi::Value pause(const Napi::CallbackInfo& info);
   Napi::Value kill(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
+  Napi::Value hand_over(const Napi::CallbackInfo& info);
   void ref(const Napi::CallbackInfo& info);
   void unref(const Napi::CallbackInfo& info);
 
@@ -93,7 +96,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   void complete_exit(const Napi::CallbackInfo& info);
   void set_irq_line(const Napi::CallbackInfo& info);
 
-  /// Throws ERR_CLOSED once `close` was called.
+  /// Throws ERR_CLOSED once `close` or `handOver` was called: the one way to the machine for what
+  /// JavaScript asks of it.
   Machine& machine() const;
 
   /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
@@ -101,8 +105,9 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   auto delivery(const PendingPromise& promise, ToJs to_js);
   template <typename Submit>
   Napi::Value promised(Napi::Env env, const PendingPromise& promise, Submit submit);
+  /// On the machine's thread. `over`: see `over_`.
   template <typename Work>
-  static auto attempt_job(Machine& machine, bool cancelled, Work& work);
+  static auto attempt_job(Machine& machine, bool over, Work& work);
   template <typename Submit, typename Work, typename ToJs>
   Napi::Value promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js);
   /// For a standing machine. A short one is done at once, on this thread, if it can be.
@@ -123,23 +128,31 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
 
   // Events, on the environment's thread.
   void on_closed(Napi::Env env);
+  Napi::Value on_handed_over(Napi::Env env);
   void on_stopped(Napi::Env env, const Stop& stop);
   void on_output(Napi::Env env, Stream stream);
   void on_pages(Napi::Env env, uint32_t id, const GpaRange& range);
   void on_paging_ended(Napi::Env env);
   void on_claimed_exit(Napi::Env env, unsigned vcpu, uint32_t question, ClaimId claim,
                        const OwnedExit& exit);
-  /// What JavaScript listens with; empty when it has forgotten the object, which is not running.
+  /// What JavaScript listens with; empty when nobody does, or when it has forgotten the object,
+  /// which is not running.
   Napi::Object events() const {
     Napi::Object self = Value();
-    return self.IsEmpty() ? self : self.Get("events").As<Napi::Object>();
+    if (self.IsEmpty()) return self;
+    Napi::Value events = self.Get("events");
+    return events.IsObject() ? events.As<Napi::Object>() : Napi::Object();
   }
 
+  /// Both null once the machine was handed over.
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<Machine> machine_;
   std::shared_ptr<JsQueue> queue_;
-  /// How a task of the queue finds this object: null when it is gone.
-  std::shared_ptr<MachineObject*> self_;
+  std::shared_ptr<MachineObject*> target_;
+  /// How what this object was asked for finds it again: null when it is gone.
+  std::shared_ptr<MachineObject*> self_ = std::make_shared<MachineObject*>(this);
+  /// The machine is being handed over: nothing more is done to it for this object.
+  std::shared_ptr<std::atomic<bool>> over_ = std::make_shared<std::atomic<bool>>(false);
   unsigned calls_ = 0;
   /// It was started, and JavaScript has not been told of a stop since.
   bool owes_stop_ = false;

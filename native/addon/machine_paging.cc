@@ -65,7 +65,7 @@ std::optional<PagingOptions> MachineObject::paging_of(const Napi::Value& value,
   Napi::Object given = to_object(value, "paging");
   PagingOptions options;
   if (to_bool(given.Get("asks"), "asks")) {
-    options.source = std::make_shared<JsPageSource>(parts.queue, parts.self);
+    options.source = std::make_shared<JsPageSource>(parts.queue, parts.target);
   }
   options.fault_bytes = to_uint64(given.Get("faultBytes"), "faultBytes");
   if (!page_aligned(options.fault_bytes) || options.fault_bytes == 0) {
@@ -121,6 +121,7 @@ Napi::Value MachineObject::page_in(const Napi::CallbackInfo& info) {
 void MachineObject::answer_pages(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     uint32_t id = to_uint32(info[0], "id");
+    if (*over_) return;
     auto pager = machine_->pager();
     if (pager == nullptr) return;
     PageReceiver& receiver = pager->receiver();
@@ -136,6 +137,7 @@ void MachineObject::answer_pages(const Napi::CallbackInfo& info) {
 Napi::Value MachineObject::paging_facts(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     Napi::Env env = info.Env();
+    if (*over_) return env.Undefined();
     auto pager = machine_->pager();
     if (pager == nullptr) return env.Undefined();
     PagingFacts facts = pager->facts();
@@ -154,7 +156,7 @@ Napi::Value MachineObject::paging_facts(const Napi::CallbackInfo& info) {
 
 Napi::Value MachineObject::working_set(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    auto pager = machine_->pager();
+    auto pager = *over_ ? nullptr : machine_->pager();
     if (pager == nullptr) return info.Env().Undefined();
     return from_ranges(info.Env(), pager->touched());
   });

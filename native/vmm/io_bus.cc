@@ -39,6 +39,13 @@ bool IoBus::release(ClaimId id) {
          }) > 0;
 }
 
+void IoBus::release_claims() {
+  std::lock_guard lock(mutex_);
+  std::erase_if(ranges_, [](const Range& range) {
+    return std::holds_alternative<ClaimId>(range.owner);
+  });
+}
+
 BusTarget IoBus::find(uint64_t address) const {
   std::lock_guard lock(mutex_);
   auto next =

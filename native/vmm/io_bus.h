@@ -29,6 +29,7 @@ class IoBus {
   void claim(uint64_t base, uint64_t length, ClaimId id);
   /// False when there is no such claim.
   bool release(ClaimId id);
+  void release_claims();
   BusTarget find(uint64_t address) const;
 
  private:

@@ -175,7 +175,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
                  ClockPolicy clock);
   /// The same for a machine that goes to another owner: nothing is left of what it was, in memory
-  /// or on its way out.
+  /// or on its way out, and nobody answers for ranges that were claimed.
   uint32_t recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image);
   /// A machine that was made or recycled for that instant, and has stood since, is there again:
   /// what time alone has changed is put back. Returns what `reset` does.

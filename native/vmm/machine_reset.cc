@@ -131,6 +131,7 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
     output->take();
     output->set_flowing(true);
   }
+  for (IoBus* bus : {&ports_, &mmio_}) bus->release_claims();
   return life;
 }
 
