@@ -99,6 +99,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// Throws ERR_CLOSED once `close` or `handOver` was called: the one way to the machine for what
   /// JavaScript asks of it.
   Machine& machine() const;
+  std::shared_ptr<Pager> own_pager() const;
 
   /// Submits a job and gives a promise of what `work` returns. `submit` takes the Crew::Job.
   template <typename ToJs>

@@ -134,11 +134,16 @@ void MachineObject::answer_pages(const Napi::CallbackInfo& info) {
   });
 }
 
+// Of a closed machine, too: what became of it.
+std::shared_ptr<Pager> MachineObject::own_pager() const {
+  if (*over_) throw Error("ERR_CLOSED", "the machine was closed");
+  return machine_->pager();
+}
+
 Napi::Value MachineObject::paging_facts(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     Napi::Env env = info.Env();
-    if (*over_) return env.Undefined();
-    auto pager = machine_->pager();
+    auto pager = own_pager();
     if (pager == nullptr) return env.Undefined();
     PagingFacts facts = pager->facts();
     Napi::Object result = Napi::Object::New(env);
@@ -156,7 +161,7 @@ Napi::Value MachineObject::paging_facts(const Napi::CallbackInfo& info) {
 
 Napi::Value MachineObject::working_set(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
-    auto pager = *over_ ? nullptr : machine_->pager();
+    auto pager = own_pager();
     if (pager == nullptr) return info.Env().Undefined();
     return from_ranges(info.Env(), pager->touched());
   });

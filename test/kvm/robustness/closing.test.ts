@@ -94,6 +94,35 @@ describe.each(CALLS)('$name', ({ running, call }) => {
     }
   });
 
+  it('settles when handOver() comes at any moment after it, and is ERR_CLOSED from then on', async () => {
+    for (const state of states) {
+      for (let round = 0; round < 6; round++) {
+        const machine = await machineIn(state);
+        const pending = settles(call(machine), ['ERR_CLOSED']);
+        if (round % 3 === 1) await Promise.resolve();
+        if (round % 3 === 2) await sleep(round % 2);
+        if (machine.status === 'closed') continue;
+        const handedOver = machine.handOver();
+        expect(machine.status).toBe('closed');
+        const late = call(machine);
+        if (call.toString().includes('.close()')) {
+          await settles(late, []);
+          await expect(handedOver).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+          continue;
+        }
+        await expect(late).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+        const heir = await handedOver;
+        await pending;
+        await expect(call(machine)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+        expect(heir.status).toBe('poisoned');
+        // The old object closes nothing any more.
+        await machine.close();
+        expect(heir.regions()).toBeInstanceOf(Array);
+        await heir.close();
+      }
+    }
+  });
+
   it('settles when kill() comes at any moment after it', async () => {
     for (const state of states) {
       for (let round = 0; round < 4; round++) {
@@ -127,6 +156,18 @@ it.each(Object.entries(DIRECT))('%s throws ERR_CLOSED on a closed machine', asyn
   await closing;
   expect(() => call(machine)).toThrow(expect.objectContaining({ code: 'ERR_CLOSED' }));
 });
+
+it.each(Object.entries(DIRECT))(
+  '%s throws ERR_CLOSED on a machine that was handed over',
+  async (_, call) => {
+    const machine = await machineIn('running');
+    const handedOver = machine.handOver();
+    expect(() => call(machine)).toThrow(expect.objectContaining({ code: 'ERR_CLOSED' }));
+    const heir = await handedOver;
+    expect(() => call(machine)).toThrow(expect.objectContaining({ code: 'ERR_CLOSED' }));
+    await heir.close();
+  },
+);
 
 it('two freezes, input and memory writes at once: each is done', async () => {
   const machine = await machineIn('running');
