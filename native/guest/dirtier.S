@@ -12,7 +12,8 @@
 //         unless that is 0; then GUEST_ROUND_WRITTEN counts up, from 0 in each round.
 //         GUEST_ROUND_DONE counts rounds, and GUEST_SCRATCH + 8 * rsi has the ticks of the TSC that the
 //         last one took. Any other command ends a round that is under way, and is
-//         set to 0 when the guest waits for the next.
+//         set to 0 when the guest waits for the next. A command is taken in one step, before its
+//         parameters are read, so that none is lost that the host stores meanwhile.
 // Ports   GUEST_PORT_READY once from each vCPU.
 #include "abi.h"
 #include "common.inc"
@@ -27,21 +28,19 @@ _start: mov     %rsi, %rbx
         announce
 
 wait:   pause
-        mov     GUEST_ROUND_COMMAND(%rbp), %rax
-        test    %rax, %rax
-        jz      wait
+        xor     %eax, %eax
+        cmp     %rax, GUEST_ROUND_COMMAND(%rbp) // the page is written only when there is a command
+        je      wait
+        xchg    %rax, GUEST_ROUND_COMMAND(%rbp)
         cmp     $GUEST_COMMAND_GO, %rax
-        je      round
-        movq    $0, GUEST_ROUND_COMMAND(%rbp)
-        jmp     wait
+        jne     wait
 
-round:  movq    $0, GUEST_ROUND_WRITTEN(%rbp)
+        movq    $0, GUEST_ROUND_WRITTEN(%rbp)
         mov     GUEST_ROUND_BASE(%rbp), %r8
         mov     GUEST_ROUND_RANGE(%rbp), %r9
         mov     GUEST_ROUND_COUNT(%rbp), %r10
         mov     GUEST_ROUND_SEED(%rbp), %r11
         mov     GUEST_ROUND_JOURNAL(%rbp), %r12
-        movq    $0, GUEST_ROUND_COMMAND(%rbp)
         xor     %r13d, %r13d                    // pages written
         rdtsc
         shl     $32, %rdx

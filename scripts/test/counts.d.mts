@@ -1,9 +1,13 @@
+import type { Retried } from './retries.mjs';
+
 export interface Counts {
   passed: number;
   failed: number;
   skipped: number;
   /** File, test and first line of the message of each failure. */
   failures: string[];
+  /** Tests that were tried more than once. */
+  retried: Retried[];
 }
 export const NONE: Counts;
 export function add(a: Counts, b: Counts): Counts;

@@ -19,7 +19,8 @@ const TIMEOUT_SECONDS = 2400;
 const vitest = (tiers) => [
   ...['npx', '--no-install', 'vitest', 'run'],
   ...tiers.flatMap((tier) => ['--project', tier]),
-  ...['--reporter=default', '--reporter=json', '--passWithNoTests'],
+  ...['--reporter=default', '--reporter=json', '--reporter=./scripts/test/journal.mjs'],
+  '--passWithNoTests',
 ];
 
 function withDirectory(work) {
@@ -31,8 +32,12 @@ function withDirectory(work) {
   }
 }
 
-function start(command, args) {
-  const { status, error } = spawnSync(command, args, { cwd: REPOSITORY, stdio: 'inherit' });
+function start(command, args, env = {}) {
+  const { status, error } = spawnSync(command, args, {
+    cwd: REPOSITORY,
+    env: { ...process.env, ...env },
+    stdio: 'inherit',
+  });
   if (error) process.stderr.write(`test: ${command}: ${error.message}\n`);
   return status;
 }
@@ -41,8 +46,11 @@ function start(command, args) {
 export function runHere(tiers) {
   return withDirectory((directory) => {
     const report = join(directory, 'report.json');
+    const journal = join(directory, 'journal');
     const [command, ...args] = vitest(tiers);
-    return countRun(report, start(command, [...args, `--outputFile.json=${report}`]));
+    const env = { KVMSNAP_JOURNAL: journal };
+    const status = start(command, [...args, `--outputFile.json=${report}`], env);
+    return countRun(report, status, journal);
   });
 }
 
@@ -56,7 +64,6 @@ export function runEmulated(tiers, filters = []) {
       '--shard="$KVMSNAP_SHARD"',
       // biome-ignore lint/suspicious/noTemplateCurlyInString: for the shell there
       '--outputFile.json="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.json"',
-      '--reporter=./scripts/test/journal.mjs',
       '"$@"',
     ].join(' ');
     const status = start(process.execPath, [

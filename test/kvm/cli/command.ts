@@ -70,12 +70,21 @@ export async function finish(child: ChildProcess): Promise<Finished> {
   return { code, stdout, stderr };
 }
 
-/** Resolves when the child has printed what `pattern` matches. */
-export async function printed(child: ChildProcess, pattern: RegExp): Promise<string> {
+/**
+ * Resolves when the child has printed what `pattern` matches. The pipe stays open: a command whose reader
+ * leaves ends by that, with its own exit code, whatever else it is told next.
+ */
+export function printed(child: ChildProcess, pattern: RegExp): Promise<string> {
   let text = '';
-  for await (const data of child.stdout ?? []) {
-    text += data;
-    if (pattern.test(text)) return text;
-  }
-  throw new Error(`the command ended without printing ${pattern}: ${text}`);
+  return new Promise((resolve, reject) => {
+    const look = (data: Buffer): void => {
+      text += data;
+      if (!pattern.test(text)) return;
+      child.stdout?.off('data', look).off('end', ended);
+      resolve(text);
+    };
+    const ended = (): void =>
+      reject(new Error(`the command ended without printing ${pattern}: ${text}`));
+    child.stdout?.on('data', look).on('end', ended);
+  });
 }

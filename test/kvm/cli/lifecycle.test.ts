@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { HANG_MS } from '../support/host.js';
 import { CommandLine, finish, printed } from './command.js';
 
 let kvmsnap: CommandLine;
@@ -76,7 +77,7 @@ describe('a named machine', () => {
     await kvmsnap.json(...snapshot, 'pause');
     expect((await kvmsnap.json('ps'))[0].status).toBe('paused');
     await kvmsnap.json(...snapshot, 'stop', '--tag', 'end');
-    await expect.poll(() => kvmsnap.json('ps'), { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => kvmsnap.json('ps'), { timeout: HANG_MS }).toEqual([]);
     await kvmsnap.json('verify', 'end', '--store', kvmsnap.store);
   });
 
@@ -128,7 +129,7 @@ describe('a named machine', () => {
   it('is forgotten when its host process was killed', async () => {
     const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     process.kill(pid, 'SIGKILL');
-    await expect.poll(() => kvmsnap.json('ps'), { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => kvmsnap.json('ps'), { timeout: HANG_MS }).toEqual([]);
     expect(filesOf('one')).toEqual(['one.log']);
     await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
   });
@@ -137,7 +138,7 @@ describe('a named machine', () => {
     const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     process.kill(pid, 'SIGTERM');
     await expect
-      .poll(() => existsSync(join(runtime(), 'one.json')), { timeout: 30_000 })
+      .poll(() => existsSync(join(runtime(), 'one.json')), { timeout: HANG_MS })
       .toBe(false);
     const log = readFileSync(join(runtime(), 'one.log'), 'utf8');
     expect(log).toMatch(/ended by SIGTERM\n.*ended: closed/);

@@ -10,6 +10,7 @@ import {
   setWord,
   stopOf,
   tracked,
+  until,
   untilCounted,
 } from '../support/machines.js';
 import { bootRing3Smp, line, untilAllCount } from '../support/multi.js';
@@ -126,10 +127,17 @@ describe('reset', () => {
     });
     using snapshot = await vm.snapshot();
     let answer: () => Promise<void> = () => new Promise(() => {});
-    vm.claimPorts({ base: GUEST_ABI.PORT_READY, write: () => answer() });
+    let asked = 0;
+    vm.claimPorts({
+      base: GUEST_ABI.PORT_READY,
+      write: () => {
+        asked++;
+        return answer();
+      },
+    });
     for (let round = 0; round < rounds(10); round++) {
       await vm.resume();
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      await until('the guest asks', () => asked > round);
       await vm.kill();
       await vm.reset(snapshot);
     }
@@ -138,9 +146,15 @@ describe('reset', () => {
     expect((await stopOf(vm)).reason).toBe('error');
     await vm.reset(snapshot);
     answer = () => Promise.resolve();
-    const passes = vm.claimPorts({ base: GUEST_ABI.PORT_PASS, write: () => {} });
+    let passed = 0;
+    const passes = vm.claimPorts({
+      base: GUEST_ABI.PORT_PASS,
+      write: () => {
+        passed++;
+      },
+    });
     await vm.resume();
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await until('the guest goes on', () => passed > 1);
     await vm.pause();
     expect(vm.status).toBe('paused');
     passes.release();

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { MSR, Pool, type RawVcpuState, Snapshot, Vm } from '../../../lib/index.js';
+import { REAL_CLOCK } from '../support/host.js';
 import { bootGuest, tracked, untilCounted } from '../support/machines.js';
 import { scratch } from '../support/scratch.js';
 
@@ -69,7 +70,7 @@ async function paused(): Promise<{ vm: Vm; then: Clocks; at: number; read: numbe
   return { vm, at, then: await clocks(vm), read: Date.now() };
 }
 
-describe('clocks of clones', () => {
+describe('clocks of clones', REAL_CLOCK, () => {
   it('go on from where they stood, or show the time since, as is wanted', async () => {
     const { vm, then, at, read } = await paused();
     using instant = await vm.snapshot();

@@ -169,9 +169,7 @@ it('two vCPUs that wait are both released when their source fails', async () => 
   await sleep(20);
   fail(new Error('gone'));
   expect(await stopOf(copy)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
-  const begun = performance.now();
   await copy.close();
-  expect(performance.now() - begun).toBeLessThan(5000);
 });
 
 it('a memory file that is cut short while the machine runs on it ends the machine', async () => {

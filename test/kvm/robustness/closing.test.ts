@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { KvmsnapError } from '../../../lib/errors.js';
 import type { NativeMachine } from '../../../lib/native/binding.js';
+import { HANG_MS } from '../support/host.js';
 import { until } from '../support/machines.js';
 import { ASK, Heard, rawMachine, SPIN, TALK } from './raw.js';
 
@@ -59,7 +60,7 @@ async function settles(promise: Promise<unknown>, codes: string[]): Promise<void
       () => 'fine',
       (error) => (error instanceof KvmsnapError ? error.code : String(error)),
     ),
-    sleep(10_000, 'hangs', { ref: false }),
+    sleep(HANG_MS, 'hangs', { ref: false }),
   ]);
   expect(['fine', ...codes]).toContain(outcome);
 }

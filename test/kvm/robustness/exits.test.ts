@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { SLOWDOWN } from '../support/host.js';
 import { compile, removeCompiled, runChild } from './compiled.js';
 
 describe('a process that ends with machines running', () => {
@@ -17,13 +16,13 @@ describe('a process that ends with machines running', () => {
     ['unref', 5],
     ['throw', 1],
     ['reject', 1],
-  ])('%s: with its own code, at once', async (how, code) => {
+  ])('%s: with its own code, and waits for nothing that never comes', async (how, code) => {
     for (let round = 0; round < 4; round++) {
-      const ended = await runChild(compiled, 'exits', [how], 20_000 * SLOWDOWN);
+      // What its machines wait for has no time limit of its own: one that waited for it would be killed.
+      const ended = await runChild(compiled, 'exits', [how]);
       expect(ended).toMatchObject({ code, signal: null });
       if (code === 1) expect(ended.stderr).toContain('uncaught on purpose');
       else expect(ended.stderr).toBe('');
-      expect(ended.endMs).toBeLessThan(2000 * SLOWDOWN);
     }
   });
 });

@@ -336,20 +336,26 @@ describe('handlers of claims', () => {
 
   it('that resolve twice, late, or close their machine, do no harm', async () => {
     const twice = await createCode(reads);
-    twice.claimPorts({
-      base: 0x1000,
-      read: () =>
-        ({
-          then(done: (n: number) => void) {
-            done(1);
-            done(2);
-            setTimeout(done, 5, 3);
-          },
-        }) as Any,
+    const answered = new Promise<void>((resolve) => {
+      twice.claimPorts({
+        base: 0x1000,
+        read: () =>
+          ({
+            then(done: (n: number) => void) {
+              done(1);
+              done(2);
+              setTimeout(() => {
+                done(3);
+                resolve();
+              }, 5);
+            },
+          }) as Any,
+      });
     });
     await twice.start();
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(twice.status).toBe('running');
+    await answered;
+    await twice.pause();
+    expect((await twice.vcpus[0]!.getRegs()).rax & 0xffn).toBe(1n);
 
     const late = await createCode(writes);
     let answer = () => {};

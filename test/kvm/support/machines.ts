@@ -5,7 +5,7 @@ import { type StopInfo, Vm, type VmOptions } from '../../../lib/index.js';
 import { GUEST_ABI, GUEST_MAGIC_VALUE } from '../../../lib/native/guest-abi.js';
 import { GUESTS, type GuestInfo, type GuestName, readGuest } from '../../../lib/native/guests.js';
 import { MiB } from '../../../lib/units.js';
-import { PATIENCE } from './host.js';
+import { HANG_MS } from './host.js';
 
 export interface BootOptions extends Omit<VmOptions, 'bare'> {
   /** Default: the guest's preferred ring. */
@@ -89,7 +89,7 @@ function alive(vm: Vm): boolean {
 export async function until(
   what: string,
   condition: () => boolean,
-  patience = PATIENCE,
+  patience = HANG_MS,
 ): Promise<void> {
   const deadline = performance.now() + patience;
   for (let wait = 0; !condition(); wait = Math.min(wait + 1, 10)) {
@@ -101,7 +101,7 @@ export async function until(
 export async function untilReady(
   vm: Vm,
   name: GuestName = 'counter',
-  patience = PATIENCE,
+  patience = HANG_MS,
 ): Promise<void> {
   const ready = () => word(vm, GUEST_ABI.MAGIC, name) === GUEST_MAGIC_VALUE;
   await until(`${name} gets ready`, () => alive(vm) && ready(), patience);
@@ -119,8 +119,8 @@ export async function stopOf(vm: Vm): Promise<StopInfo> {
   try {
     return await Promise.race([
       vm.wait(),
-      sleep(PATIENCE, undefined, { signal: timer.signal }).then(() => {
-        throw new Error(`the machine is still ${vm.status} after ${PATIENCE} ms`);
+      sleep(HANG_MS, undefined, { signal: timer.signal }).then(() => {
+        throw new Error(`the machine is still ${vm.status} after ${HANG_MS} ms`);
       }),
     ]);
   } finally {

@@ -1,7 +1,8 @@
 /** What a person at the guest's serial console does: read, wait for something, type. */
 import type { Readable, Writable } from 'node:stream';
 
-const DEFAULT_TIMEOUT_MS = 90_000;
+// Only for a guest that hangs: a busy machine is slow.
+const DEFAULT_TIMEOUT_MS = 300_000;
 const SHOWN_ON_FAILURE = 3000;
 // A guest in emulation writes byte by byte. To look through all of its text for each of them would take longer
 // than the guest takes to write it.

@@ -21,6 +21,8 @@ describe('options', () => {
     expect(quick?.runs).toBeLessThan(whole?.runs as number);
     expect(parseOptions(['--quick'])?.budgetMs).toBeLessThan(50_000);
     expect(parseOptions(['--quick', '--sizes', '64M,256M'])?.budgetMs).toBeLessThan(25_000);
+    // So many rounds as were asked for are done, however slow the host is.
+    expect(parseOptions(['--quick', '--rounds', '1'])?.budgetMs).toBe(Number.POSITIVE_INFINITY);
   });
 
   test('large machines take fewer rounds, unless it is said how many', () => {

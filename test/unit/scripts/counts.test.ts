@@ -72,21 +72,30 @@ describe('The count of all tests', () => {
     const entries = [
       { began: 'a.test.ts: one' },
       { began: 'b.test.ts: two' },
-      { ended: 'a.test.ts: one', state: 'passed' },
+      { ended: 'a.test.ts: one', state: 'passed', retries: 2 },
     ];
     const lines = entries.map((entry) => `${JSON.stringify(entry)}\n`).join('');
     const journal = fileWith('run.journal', `${lines}{"ended": "b.te`);
     const counts = countRun(join(directory, 'absent.json'), 0, journal);
     expect(counts).toMatchObject({ passed: 1, failed: 1, skipped: 0 });
     expect(listFailures(counts)).toBe(
-      'FAILED the run left no report (status 0); b.test.ts: two had not ended\n',
+      'RETRIED a.test.ts: one: 2 times\nFAILED the run left no report (status 0); b.test.ts: two had not ended\n',
     );
+  });
+
+  test('a run says which tests were tried again, though they passed', () => {
+    const good = fileWith('retried.json', JSON.stringify(report(0, [])));
+    const entries = [{ began: 'a' }, { ended: 'a', state: 'passed', retries: 1 }];
+    const journal = entries.map((entry) => `${JSON.stringify(entry)}\n`).join('');
+    const counts = countRun(good, 0, fileWith('retried.journal', journal));
+    expect(counts).toMatchObject({ passed: 5, failed: 0 });
+    expect(listFailures(add(NONE, counts))).toBe('RETRIED a: 1 times\n');
   });
 
   test('adds up, and reads as CI wants it', () => {
     const sum = add(
-      { passed: 1, failed: 2, skipped: 3, failures: ['a', 'b'] },
-      { passed: 10, failed: 20, skipped: 30, failures: ['c'] },
+      { passed: 1, failed: 2, skipped: 3, failures: ['a', 'b'], retried: [] },
+      { passed: 10, failed: 20, skipped: 30, failures: ['c'], retried: [] },
     );
     expect(sum.failures).toEqual(['a', 'b', 'c']);
     expect(summary(sum)).toBe('11 passed, 22 failed, 33 skipped');

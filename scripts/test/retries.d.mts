@@ -1,0 +1,5 @@
+export interface Retried {
+  name: string;
+  retries: number;
+}
+export function listRetries(retried: Retried[]): string;
