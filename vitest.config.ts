@@ -32,7 +32,15 @@ export default defineConfig({
     maxWorkers: WORKERS,
     reporters: ['default', './scripts/test/retries.mjs'],
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], pool: 'forks' } },
+      {
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          pool: 'forks',
+          testTimeout: LIMIT_MS,
+          hookTimeout: LIMIT_MS,
+        },
+      },
       {
         test: {
           name: 'kvm',
