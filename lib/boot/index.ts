@@ -13,5 +13,5 @@ export { type PackOptions, packInitrd } from './initrd/pack.js';
 export { BARE_LAYOUT, GENERATION_ID_GSI, LINUX_LAYOUT, LOW_MEMORY } from './layout.js';
 export { type LinuxOptions, planLinux } from './linux/plan.js';
 export type { SetupData } from './linux/zeropage.js';
-export type { BootPlan, EntryState } from './plan.js';
+export type { BootPlan, EntryState, FirmwareState } from './plan.js';
 export { inRam, type RamRange, ramRanges } from './ram.js';

@@ -1,4 +1,8 @@
+import type { PicChip } from '../cpu/irqchip.js';
+import type { Lapic } from '../cpu/lapic.js';
+import type { MsrEntry } from '../cpu/msrs.js';
 import type { Regs, Sregs } from '../cpu/registers.js';
+import type { Patch } from '../cpu/struct.js';
 import { type ErrorCode, KvmsnapError } from '../errors.js';
 import { inRam, type RamRange, ramRanges } from './ram.js';
 
@@ -8,11 +12,26 @@ export interface EntryState {
   sregs: Partial<Sregs>;
 }
 
+/**
+ * How firmware leaves what it sets up on the way, where a guest expects firmware to have run. Fields left
+ * out keep KVM's reset value.
+ */
+export interface FirmwareState {
+  /** Of every vCPU. */
+  msrs: readonly MsrEntry[];
+  /** Of the boot vCPU. */
+  lapic: Patch<Lapic>;
+  /** Both PICs, by `chip_id`. */
+  pics: readonly Patch<PicChip>[];
+}
+
 /** What to put into fresh (all-zero) guest memory, and where the boot vCPU starts. */
 export interface BootPlan {
   /** Inside RAM, not overlapping. `data` may be a view of the caller's image: do not change it. */
   writes: { gpa: bigint; data: Uint8Array }[];
   entry: EntryState;
+  /** None: the guest finds the machine as after a reset. */
+  firmware?: FirmwareState;
 }
 
 interface Claim {
@@ -71,7 +90,7 @@ export class PlanBuilder {
     if (data.length > 0) this.#writes.push({ gpa, data });
   }
 
-  finish(entry: EntryState): BootPlan {
-    return { writes: this.#writes, entry };
+  finish(entry: EntryState, firmware?: FirmwareState): BootPlan {
+    return { writes: this.#writes, entry, ...(firmware && { firmware }) };
   }
 }

@@ -3,7 +3,13 @@
  * features, less what a snapshot cannot carry, with the guest's own topology.
  */
 import { requireArgument } from '../errors.js';
-import { type CpuidEntry, decodeCpuid, encodeCpuid, findLeaf } from './cpuid-entries.js';
+import {
+  type CpuidEntry,
+  decodeCpuid,
+  encodeCpuid,
+  findLeaf,
+  leafRegister,
+} from './cpuid-entries.js';
 import { withDependents } from './feature-table.js';
 import { applyTemplate, type CpuTemplate } from './template.js';
 import { MAX_VCPUS, withTopology } from './topology.js';
@@ -18,6 +24,8 @@ export interface GuestCpuidOptions {
   irqchip: boolean;
   /** KVM_CAP_TSC_DEADLINE_TIMER. */
   tscDeadlineTimer: boolean;
+  /** The host's own brand string, 48 bytes as leaves 0x80000002 to 0x80000004 have them. */
+  brand?: Uint8Array;
   /** Bits to take away. */
   template?: CpuTemplate;
 }
@@ -67,6 +75,16 @@ export function registersText(registers: readonly number[]): string {
   return text.split('\0', 1)[0]!.trim();
 }
 
+const BRAND_LEAVES = [0x80000002, 0x80000003, 0x80000004] as const;
+
+/** The brand string, such as `AMD EPYC 7B13`; empty where there is none. */
+export function brandOf(entries: readonly CpuidEntry[]): string {
+  const registers = BRAND_LEAVES.flatMap((leaf) =>
+    (['eax', 'ebx', 'ecx', 'edx'] as const).map((name) => leafRegister(entries, leaf, 0, name)),
+  );
+  return registersText(registers);
+}
+
 /**
  * CPUID entries of vCPU `vcpu`. What holds, beyond the options:
  * - No bit is set that KVM does not support, but for HTT and CmpLegacy (topology), the hypervisor
@@ -74,6 +92,7 @@ export function registersText(registers: readonly number[]): string {
  * - The invariant TSC bit is kept where the host has it: kernels that do not see it distrust the
  *   TSC. A restore checks the TSC frequency instead.
  * - KVM's signature and features (0x40000000, 0x40000001) are kept.
+ * - The brand string is the host's, which KVM does not give.
  * - The template is applied before the topology, which it cannot change.
  *
  * ERR_INVALID_ARGUMENT for a vCPU number or count out of range, or malformed entries.
@@ -100,9 +119,23 @@ export function guestCpuid(options: GuestCpuidOptions, vcpu: number): CpuidEntry
   else clearFeature(entries, 'tsc_deadline_timer');
   if (!irqchip) for (const name of NEEDS_APIC) clearFeature(entries, name);
   clearApicAlias(entries, irqchip);
+  if (options.brand) setBrand(entries, options.brand);
 
   const aligned = alignXsave(entries, supported);
   return withTopology(applyTemplate(aligned, template), vcpu, vcpus, isAmd(supported));
+}
+
+/** Where KVM gives no brand string. */
+function setBrand(entries: CpuidEntry[], brand: Uint8Array): void {
+  if (brandOf(entries) !== '') return;
+  const words = new DataView(brand.buffer, brand.byteOffset, BRAND_LEAVES.length * 16);
+  BRAND_LEAVES.forEach((leaf, index) => {
+    const [eax, ebx, ecx, edx] = [0, 4, 8, 12].map((at) => words.getUint32(index * 16 + at, true));
+    const entry = findLeaf(entries, leaf);
+    const registers = { eax: eax!, ebx: ebx!, ecx: ecx!, edx: edx! };
+    if (entry) Object.assign(entry, registers);
+    else entries.push({ function: leaf, index: 0, flags: 0, ...registers });
+  });
 }
 
 /** AMD repeats the APIC bit of leaf 1 in leaf 0x80000001 EDX, without a name of its own. */

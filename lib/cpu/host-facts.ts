@@ -1,6 +1,6 @@
 /** Facts about the host's CPU, as snapshots record them. */
 import { createHash } from 'node:crypto';
-import { cpuVendor, registersText } from './cpuid.js';
+import { brandOf, cpuVendor } from './cpuid.js';
 import { decodeCpuid, leafRegister } from './cpuid-entries.js';
 import { presentFeatures } from './features.js';
 
@@ -31,13 +31,10 @@ export function hostFacts(supportedCpuid: Uint8Array, tscKhz: number): CpuFacts 
   const baseModel = (signature >>> 4) & 0xf;
   const family = baseFamily === 0xf ? baseFamily + ((signature >>> 20) & 0xff) : baseFamily;
   const extendsModel = baseFamily === 0xf || baseFamily === 6;
-  const brandRegisters = [0x80000002, 0x80000003, 0x80000004].flatMap((leaf) =>
-    (['eax', 'ebx', 'ecx', 'edx'] as const).map((name) => leafRegister(entries, leaf, 0, name)),
-  );
   const features = presentFeatures(entries);
   return {
     vendor: cpuVendor(entries),
-    brand: registersText(brandRegisters),
+    brand: brandOf(entries),
     family,
     model: extendsModel ? (((signature >>> 16) & 0xf) << 4) | baseModel : baseModel,
     stepping: signature & 0xf,

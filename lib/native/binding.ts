@@ -257,6 +257,8 @@ export interface NativeMachine {
   // Registers: the machine must not be running.
   getVcpu(vcpu: number, section: VcpuSection): Promise<Uint8Array>;
   setVcpu(vcpu: number, section: VcpuSection, bytes: Uint8Array): Promise<void>;
+  /** KVM_SET_IRQCHIP, `struct kvm_irqchip`, whose `chip_id` says which. `ERR_STATE` without irqchip. */
+  setIrqchip(chip: Uint8Array): Promise<void>;
   /** MSRs by index -> kvm_msr_entry[]. */
   getMsrs(vcpu: number, indices: Uint32Array): Promise<Uint8Array>;
   /** Runs one vCPU until its next exit. `dispatch`: devices and claims answer theirs first. */
@@ -383,6 +385,8 @@ export interface NativeHost {
   capabilities: Record<string, number>;
   /** KVM_GET_SUPPORTED_CPUID: `kvm_cpuid_entry2[]`. */
   supportedCpuid: Uint8Array;
+  /** Registers of CPUID leaves 0x80000002 to 0x80000004 as this CPU gives them: 48 characters. */
+  brand: Uint8Array;
   msrIndices: Uint32Array;
   tscKhz: number;
   /** Bytes of `kvm_run` and of KVM_GET_XSAVE2. */

@@ -31,7 +31,7 @@ export async function beginNew(options: VmOptions): Promise<Beginning> {
   const native = await inTurn(() => nativeBinding().createMachine(config, events));
   try {
     throwIfAborted(signal);
-    if (boot) await enterBoot(native, boot);
+    if (boot) await enterBoot(native, config.cpuid.length, boot);
     if (generationId) writeGeneration(native, generationId);
   } catch (error) {
     await native.close();

@@ -13,6 +13,7 @@ import {
   readKernelFile,
 } from '../boot/index.js';
 import { guestCpuids } from '../cpu/cpuid.js';
+import { decodeCpuid, leafRegister } from '../cpu/cpuid-entries.js';
 import type { CpuTemplate } from '../cpu/template.js';
 import { requireArgument } from '../errors.js';
 import { capability, kvmHost } from '../host/host.js';
@@ -112,11 +113,18 @@ export async function planMachine(options: VmOptions): Promise<MachinePlan> {
       vcpus,
       irqchip,
       tscDeadlineTimer: irqchip && capability('KVM_CAP_TSC_DEADLINE_TIMER') > 0,
+      brand: host.brand,
       ...(options.cpuTemplate ? { template: options.cpuTemplate } : {}),
     }),
   };
   const generationId = generationIdOf(options, memory, irqchip);
-  const boot = await planBoot(options, { vcpus, memory, irqchip, generationId: !!generationId });
+  const boot = await planBoot(options, {
+    vcpus,
+    memory,
+    irqchip,
+    generationId: !!generationId,
+    physicalAddressBits: physicalAddressBits(config.cpuid[0]!),
+  });
   if (boot && generationId) requireFree(boot, generationId);
   return { config, ...(boot ? { boot } : {}), ...(generationId ? { generationId } : {}) };
 }
@@ -217,9 +225,19 @@ function ramRegions(memory: number): NativeMachineConfig['regions'] {
   }));
 }
 
+/** Of a guest with this CPUID; 36 where the leaf is missing (Intel SDM volume 2, CPUID). */
+const physicalAddressBits = (cpuid: Uint8Array): number =>
+  leafRegister(decodeCpuid(cpuid), 0x80000008, 0, 'eax') & 0xff || 36;
+
 async function planBoot(
   options: VmOptions,
-  machine: { vcpus: number; memory: number; irqchip: boolean; generationId: boolean },
+  machine: {
+    vcpus: number;
+    memory: number;
+    irqchip: boolean;
+    generationId: boolean;
+    physicalAddressBits: number;
+  },
 ): Promise<BootPlan | undefined> {
   const { kernel, bare } = options;
   requireArgument(
@@ -247,6 +265,7 @@ async function planBoot(
     vcpus: machine.vcpus,
     irqchip: true,
     generationId: machine.generationId,
+    physicalAddressBits: machine.physicalAddressBits,
     ...(setupData ? { setupData } : {}),
     ...(elfEntry ? { elfEntry } : {}),
   });

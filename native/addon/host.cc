@@ -1,5 +1,7 @@
 #include "addon/host.h"
 
+#include <cpuid.h>
+
 #include <array>
 #include <utility>
 
@@ -63,6 +65,17 @@ constexpr std::array<std::pair<const char*, int>, 44> kCapabilities = {{
     {"KVM_CAP_PRE_FAULT_MEMORY", kCapPreFaultMemory},
 }};
 
+// Leaves 0x80000002 to 0x80000004, EAX to EDX of each; zeros where the CPU has no such leaf. KVM
+// gives none of them (arch/x86/kvm/cpuid.c, __do_cpuid_func).
+std::array<uint32_t, 12> cpu_brand() {
+  std::array<uint32_t, 12> registers{};
+  uint32_t* to = registers.data();
+  for (uint32_t leaf = 0x80000002; leaf <= 0x80000004; leaf++, to += 4) {
+    __get_cpuid(leaf, &to[0], &to[1], &to[2], &to[3]);
+  }
+  return registers;
+}
+
 }  // namespace
 
 Napi::Value host(const Napi::CallbackInfo& info) {
@@ -83,6 +96,8 @@ Napi::Value host(const Napi::CallbackInfo& info) {
     object["capabilities"] = capabilities;
     object["supportedCpuid"] = from_bytes(env, {reinterpret_cast<const uint8_t*>(cpuid.data()),
                                                 cpuid.size() * sizeof(kvm_cpuid_entry2)});
+    std::array<uint32_t, 12> brand = cpu_brand();
+    object["brand"] = from_bytes(env, {reinterpret_cast<const uint8_t*>(brand.data()), 48});
     object["msrIndices"] = indices;
     // A vCPU's default frequency is the host's, and only a vCPU tells it.
     object["tscKhz"] = kvm.create_vm().create_vcpu(0).tsc_khz();

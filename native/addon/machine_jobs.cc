@@ -157,6 +157,15 @@ Napi::Value MachineObject::set_vcpu(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value MachineObject::set_irqchip(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return short_job(
+        info.Env(), Access::Change,
+        [bytes = to_bytes_copy(info[0], "bytes")](Machine& machine) { machine.set_irqchip(bytes); },
+        undefined);
+  });
+}
+
 Napi::Value MachineObject::get_msrs(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     if (!info[1].IsTypedArray() ||

@@ -86,6 +86,7 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::stop_tracking>("stopTracking"),
                    InstanceMethod<&MachineObject::get_vcpu>("getVcpu"),
                    InstanceMethod<&MachineObject::set_vcpu>("setVcpu"),
+                   InstanceMethod<&MachineObject::set_irqchip>("setIrqchip"),
                    InstanceMethod<&MachineObject::get_msrs>("getMsrs"),
                    InstanceMethod<&MachineObject::run_vcpu>("runVcpu"),
                    InstanceMethod<&MachineObject::answer_vcpu>("answerVcpu"),

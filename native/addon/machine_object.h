@@ -72,6 +72,7 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
 
   Napi::Value get_vcpu(const Napi::CallbackInfo& info);
   Napi::Value set_vcpu(const Napi::CallbackInfo& info);
+  Napi::Value set_irqchip(const Napi::CallbackInfo& info);
   Napi::Value get_msrs(const Napi::CallbackInfo& info);
   Napi::Value run_vcpu(const Napi::CallbackInfo& info);
   void answer_vcpu(const Napi::CallbackInfo& info);

@@ -161,6 +161,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void enter_state();
   std::vector<uint8_t> get_section(unsigned vcpu, VcpuSection section);
   void set_section(unsigned vcpu, VcpuSection section, std::span<const uint8_t> bytes);
+  /// `struct kvm_irqchip`, whose chip_id says which. ERR_STATE without an in-kernel irqchip.
+  void set_irqchip(std::span<const uint8_t> bytes);
   std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
   MachineState save_state();
   /// All of it, or nothing: when KVM refuses a part, the machine gets back the state it had. If

@@ -8,6 +8,7 @@
 #include "vmm/kick.h"
 #include "vmm/machine.h"
 #include "vmm/pit_state.h"
+#include "vmm/struct_bytes.h"
 
 namespace kvmsnap {
 
@@ -22,6 +23,14 @@ void Machine::set_section(unsigned index, VcpuSection section, std::span<const u
   confinement_.breach();
   registers.set(section, bytes);
   if (section == VcpuSection::Lapic) registers.note_timer();
+}
+
+void Machine::set_irqchip(std::span<const uint8_t> bytes) {
+  if (!config_.irqchip) throw Error("ERR_STATE", "the machine has no irqchip: create it with one");
+  auto chip = to_struct<kvm_irqchip>(bytes, "irqchip");
+  stand_all();
+  confinement_.breach();
+  vm_.set_irqchip(chip);
 }
 
 std::vector<uint8_t> Machine::get_msrs(unsigned index, std::span<const uint32_t> indices) {

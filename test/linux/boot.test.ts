@@ -1,3 +1,4 @@
+import { cpus } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { boot, CMDLINE, type KernelEntry } from './support/guest.js';
 import { whyNoLinux } from './support/host.js';
@@ -22,6 +23,11 @@ describe.skipIf(whyNoLinux())("Debian's kernel boots to a shell, and its log is 
     expect(await terminal.run('nproc')).toBe(`${vcpus}\n`);
     expect(await terminal.run('cat /proc/interrupts')).toMatch(/IO-APIC +4-edge +ttyS0/);
     expect(await complaints(terminal)).toEqual([]);
+    // As firmware leaves them: memory types, and CPUs with a name.
+    expect(await terminal.run('cat /proc/mtrr')).toMatch(/^reg00: base=0x0c0000000 .*uncachable/);
+    expect(await terminal.run("dmesg | grep -i 'mtrrs\\? disabled'; true")).toBe('');
+    const [host] = cpus();
+    expect(await terminal.run('grep -m1 "model name" /proc/cpuinfo')).toContain(host!.model.trim());
     // The clock that survives a snapshot, and the RTC that the guest set it by.
     const clocksource = '/sys/devices/system/clocksource/clocksource0/current_clocksource';
     expect(await terminal.run(`cat ${clocksource}`)).toBe('kvm-clock\n');

@@ -4,6 +4,7 @@ import { type AcpiDevice, acpiTables } from '../acpi/tables.js';
 import { alignDown, alignUp } from '../bytes.js';
 import { type ElfImage, isElf, isLoaded, parseElf } from '../elf.js';
 import { placeFirmware } from '../firmware.js';
+import { firmwareState } from '../firmware-state.js';
 import { GENERATION_ID_GSI, LINUX_LAYOUT, LOW_MEMORY } from '../layout.js';
 import { identityTables } from '../paging.js';
 import { type BootPlan, hexRange, PlanBuilder } from '../plan.js';
@@ -31,6 +32,8 @@ export interface LinuxOptions {
   generationId?: boolean;
   /** Handed over through `boot_params`; refused for a PVH entry, which has none. */
   setupData?: readonly SetupData[];
+  /** CPUID 0x80000008, EAX bits 7..0; default 36, the least that any x86-64 CPU has. */
+  physicalAddressBits?: number;
   /** How to enter an ELF kernel; `auto` takes PVH if the kernel has its note. Default `auto`. */
   elfEntry?: 'auto' | 'pvh' | '64-bit';
 }
@@ -40,6 +43,7 @@ const ELF_COMMAND_LINE_MAX = 2047;
 /** `initrd_addr_max` of every x86-64 kernel; an ELF image has no header that says it. */
 const ELF_INITRD_ADDRESS_MAX = 0x7fffffffn;
 const IDENTITY_GIB = 4;
+const LEAST_PHYSICAL_BITS = 36;
 
 /** A kernel that was placed, and what it asks for. */
 interface PlacedKernel {
@@ -101,13 +105,14 @@ export function planLinux(options: LinuxOptions): BootPlan {
     ...(initrd ? { initrd } : {}),
   };
 
+  const firmware = firmwareState(options.physicalAddressBits ?? LEAST_PHYSICAL_BITS);
   if (kernel.protocol === 'pvh') {
     requireArgument(
       !options.setupData?.length,
       "setupData needs boot_params, which a PVH entry has not; use elfEntry: '64-bit'",
     );
     plan.write('hvm_start_info', LINUX_LAYOUT.pvh, encodeStartInfo(common, LINUX_LAYOUT.pvh));
-    return plan.finish(entryPvh(kernel.entry));
+    return plan.finish(entryPvh(kernel.entry), firmware);
   }
   const setupData = placeSetupData(plan, options.setupData ?? []);
   const { setupHeader } = kernel;
@@ -116,7 +121,7 @@ export function planLinux(options: LinuxOptions): BootPlan {
   plan.write('the zero page', LINUX_LAYOUT.zeroPage, encodeZeroPage(zeroPage));
   const tables = identityTables(LINUX_LAYOUT.pageTables, IDENTITY_GIB, { user: false });
   plan.write('the page tables', LINUX_LAYOUT.pageTables, tables);
-  return plan.finish(entry64(kernel.entry));
+  return plan.finish(entry64(kernel.entry), firmware);
 }
 
 function placeKernel(plan: PlanBuilder, options: LinuxOptions): PlacedKernel {

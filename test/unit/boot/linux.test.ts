@@ -188,6 +188,41 @@ describe('firmware', () => {
   });
 });
 
+describe('the state that firmware leaves', () => {
+  const msrs = (options: Partial<LinuxOptions> = {}) =>
+    new Map(plan(options).firmware!.msrs.map(({ index, data }) => [index, data]));
+
+  it('has memory write-back, video memory and the 32-bit hole uncacheable, MTRRs enabled last', () => {
+    const all = msrs({ physicalAddressBits: 48 });
+    expect(all.get(0x250)).toBe(0x0606060606060606n);
+    expect(all.get(0x258)).toBe(0x0606060606060606n);
+    expect(all.get(0x259)).toBe(0n);
+    for (let fixed = 0x268; fixed <= 0x26f; fixed++) {
+      expect(all.get(fixed)).toBe(0x0606060606060606n);
+    }
+    // Base 3 GiB, type 0; 1 GiB of 48 address bits, valid.
+    expect(all.get(0x200)).toBe(0xc0000000n);
+    expect(all.get(0x201)).toBe(0xffffc0000800n);
+    expect([...all].at(-1)).toEqual([0x2ff, 0xc06n]);
+  });
+
+  it('has no address bit beyond those of the CPU', () => {
+    expect(msrs().get(0x201)).toBe(0xfc0000800n);
+    expect(msrs({ physicalAddressBits: 52 }).get(0x201)).toBe(0xfffffc0000800n);
+  });
+
+  it('has the boot vCPU take the interrupt of PICs that raise none, by every entry', () => {
+    for (const kernel of [bzImage(), vmlinux(), vmlinux(0x1000100)]) {
+      const { lapic, pics } = plan({ kernel }).firmware!;
+      expect(lapic).toEqual({ svr: 0x1ff, lvt_lint0: 0x700, lvt_lint1: 0x400 });
+      expect(pics.map(({ chip_id, pic }) => [chip_id, pic!.irq_base, pic!.imr])).toEqual([
+        [1, 0x70, 0xff],
+        [0, 0x08, 0xff],
+      ]);
+    }
+  });
+});
+
 describe('initrd', () => {
   const initrdAt = (options: Partial<LinuxOptions>) => {
     const page = readPlan(plan(options), LINUX_LAYOUT.zeroPage, 4096);

@@ -26,6 +26,7 @@ function facts(change: Partial<Facts> = {}): Facts {
         apiVersion: 12,
         capabilities,
         supportedCpuid: new Uint8Array(),
+        brand: new Uint8Array(48),
         msrIndices: new Uint32Array(40),
         tscKhz: 2_400_000,
         vcpuMmapSize: 12_288,

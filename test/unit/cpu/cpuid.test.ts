@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import {
+  brandOf,
   cpuVendor,
   type GuestCpuidOptions,
   guestCpuid,
@@ -25,6 +26,28 @@ const options = (
   ...changes,
 });
 const bits = (word: number, low: number, width: number) => (word >>> low) & (2 ** width - 1);
+
+describe('the brand string', () => {
+  const text = 'AMD EPYC of a test'.padEnd(48, '\0');
+  // A view that does not begin where its buffer does.
+  const brand = Buffer.concat([Buffer.alloc(4), Buffer.from(text)]).subarray(4);
+
+  test("is the host's where KVM gives zeros", () => {
+    const guest = guestCpuid(options(AMD_PVM, { brand }), 0);
+    expect(brandOf(guest)).toBe('AMD EPYC of a test');
+    expect(findLeaf(guest, 0x80000002)!.eax).toBe(0x20444d41);
+    expect(brandOf(guestCpuid(options(AMD_PVM), 0))).toBe('');
+  });
+
+  test("is the host's where KVM leaves the leaves out", () => {
+    const host = AMD_PVM.filter(({ function: leaf }) => leaf < 0x80000002 || leaf > 0x80000004);
+    expect(brandOf(guestCpuid(options(host, { brand }), 0))).toBe('AMD EPYC of a test');
+  });
+
+  test("is KVM's where it gives one", () => {
+    expect(brandOf(guestCpuid(options(INTEL, { brand }), 0))).toBe('Intel(R) Xeon(R) Test');
+  });
+});
 
 describe.each([
   ['recorded AMD', AMD_PVM],

@@ -9,6 +9,7 @@ const host: NativeHost = {
   apiVersion: 12,
   capabilities: { KVM_CAP_XSAVE2: 4096 },
   supportedCpuid: new Uint8Array(40),
+  brand: new Uint8Array(48),
   msrIndices: new Uint32Array(),
   tscKhz: 2_400_000,
   vcpuMmapSize: 12_288,
