@@ -1,5 +1,6 @@
 /** Running a new machine: in this process, or in one of its own under a name. */
 import { requireArgument } from '../errors.js';
+import { nativeBinding } from '../native/load.js';
 import type { Vm } from '../vm/vm.js';
 import { MachineClient } from './control/client.js';
 import { launchMachine } from './control/launch.js';
@@ -33,6 +34,7 @@ async function runHere(
   atEnd?: (vm: Vm) => Promise<void>,
 ): Promise<number> {
   const { detachKey, json = false } = options;
+  nativeBinding().sealProcess();
   await using vm = await makeVm(specSchema.parse(text));
   if (options.debugOutput) vm.debug.pipe(process.stderr, { end: false });
   tellKey(detachKey, 'ends the machine');

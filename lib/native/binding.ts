@@ -425,6 +425,12 @@ export interface NativeBinding {
     extents: Float64Array,
     digests?: string[],
   ): NativeImage;
+  /**
+   * For a process of ours that hosts a machine, or starts one that does: descriptors from 3 on close when it
+   * starts a program, it leaves no core files, and the calling thread and what it starts gain no privileges by
+   * set-user-ID programs. `ERR_SYSTEM`.
+   */
+  sealProcess(): void;
   /** CRC-32C of each `chunkSize` bytes and SHA-256 of a file, on a thread of its own. */
   digestFile(
     fd: number,

@@ -8,6 +8,7 @@
 #include "addon/image_object.h"
 #include "addon/machine_object.h"
 #include "addon/prepared_machine.h"
+#include "addon/process.h"
 
 namespace kvmsnap {
 
@@ -28,6 +29,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports["preparedState"] = Napi::Function::New<prepared_state>(env, "preparedState");
   exports["createMachine"] = Napi::Function::New<MachineObject::create>(env, "createMachine");
   exports["imageFromFiles"] = Napi::Function::New<image_from_files>(env, "imageFromFiles");
+  exports["sealProcess"] = Napi::Function::New<seal_process>(env, "sealProcess");
   exports["digestFile"] = Napi::Function::New<digest_file_in_background>(env, "digestFile");
   return exports;
 }

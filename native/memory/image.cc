@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kvm/error.h"
+#include "kvm/mapping.h"
 #include "memory/compose.h"
 #include "memory/region_spec.h"
 
@@ -53,10 +54,8 @@ void sort_unique(std::vector<uint64_t>& ids) {
 }
 
 void map_fixed(uint8_t* host, uint64_t size, int flags, int fd, uint64_t offset) {
-  void* address =
-      ::mmap(host, size, PROT_READ | PROT_WRITE, flags | MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-             fd, static_cast<off_t>(offset));
-  if (address == MAP_FAILED) {
+  if (!map_over_visibly(host, size, PROT_READ | PROT_WRITE, flags | MAP_PRIVATE | MAP_NORESERVE, fd,
+                        static_cast<off_t>(offset))) {
     throw_system("mmap", errno == ENOMEM ? "raise vm.max_map_count, or flatten the snapshot" : "");
   }
 }
@@ -249,6 +248,8 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
     done = stop;
   }
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
+  // Once for all pieces: a system call for each would double the cost of mapping.
+  hide_from_dumps(host, size);
 }
 
 void Image::prepare() const {
@@ -307,6 +308,7 @@ void Image::place(uint64_t gpa, uint64_t size, uint8_t* host) const {
               extent->offset + (start - extent->gpa));
   }
   if (end > done) map_fixed(host + (done - gpa), end - done, MAP_ANONYMOUS, -1, 0);
+  hide_from_dumps(host, size);
 }
 
 std::optional<uint64_t> Image::next_data(uint64_t gpa, uint64_t end) const {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kvm/error.h"
+#include "kvm/mapping.h"
 #include "memory/page_bytes.h"
 #include "memory/region_spec.h"
 
@@ -20,7 +21,7 @@ constexpr uint64_t kLeastLook = 64 << 10;
 class Sorter {
  public:
   Sorter(const Image& image, const std::atomic<bool>& cancelled)
-      : image_(image), cancelled_(cancelled), buffer_(kStep) {}
+      : image_(image), cancelled_(cancelled), buffer_(Mapping::buffer(kStep)) {}
 
   void add(const GpaRange& range) {
     start_ = range.gpa;
@@ -49,7 +50,7 @@ class Sorter {
       std::span<const uint8_t> seen = image_.look(gpa, length, view_);
       if (seen.size() >= kLeastLook) return seen;
     }
-    std::span<uint8_t> bytes(buffer_.data(), length);
+    std::span<uint8_t> bytes(buffer_.get(), length);
     image_.read(gpa, bytes);
     return bytes;
   }
@@ -65,7 +66,7 @@ class Sorter {
 
   const Image& image_;
   const std::atomic<bool>& cancelled_;
-  std::vector<uint8_t> buffer_;
+  Mapping buffer_;
   std::shared_ptr<const Mapping> view_;
   uint64_t start_ = 0;
   Content content_;

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "kvm/error.h"
+#include "kvm/mapping.h"
 #include "memory/crc32c.h"
 #include "memory/file_io.h"
 #include "memory/page_bytes.h"
@@ -54,7 +55,7 @@ class ImageWriter::Part {
         extent_(std::find_if(writer.layout_.extents.begin(), writer.layout_.extents.end(),
                              [&](const Extent& extent) { return extent.file == number; })),
         digest_(writer.make_digest_()),
-        buffer_(std::min(kStep, size_)) {
+        buffer_(Mapping::buffer(std::max<uint64_t>(1, std::min(kStep, size_)))) {
     if (::ftruncate(fd_, static_cast<off_t>(size_)) < 0) throw_system("ftruncate");
   }
 
@@ -94,7 +95,7 @@ class ImageWriter::Part {
 
  private:
   void copy(uint64_t length) {
-    std::span<uint8_t> bytes(buffer_.data(), length);
+    std::span<uint8_t> bytes(buffer_.get(), length);
     auto extent = extent_;
     for (size_t filled = 0; filled < length; ++extent) {
       uint64_t inside = offset_ + filled - extent->offset;
@@ -112,7 +113,7 @@ class ImageWriter::Part {
   uint64_t offset_ = 0;
   std::vector<Extent>::const_iterator extent_;
   std::unique_ptr<Digest> digest_;
-  std::vector<uint8_t> buffer_;
+  Mapping buffer_;
   std::span<const uint8_t> step_;
   std::shared_ptr<const Mapping> view_;
   WrittenPart written_;
@@ -191,12 +192,12 @@ WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
                         WorkControl& control) {
   WrittenPart result;
   std::unique_ptr<Digest> digest = make_digest();
-  std::vector<uint8_t> buffer(chunk_size);
+  Mapping buffer = Mapping::buffer(chunk_size);
   for (;;) {
     check_cancelled(control);
     size_t filled = 0;
     while (filled < buffer.size()) {
-      ssize_t count = ::pread(fd, buffer.data() + filled, buffer.size() - filled,
+      ssize_t count = ::pread(fd, buffer.get() + filled, buffer.size() - filled,
                               static_cast<off_t>(result.size + filled));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) throw_system("pread");
@@ -204,7 +205,7 @@ WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
       filled += static_cast<size_t>(count);
     }
     if (filled == 0) break;
-    std::span<const uint8_t> chunk(buffer.data(), filled);
+    std::span<const uint8_t> chunk(buffer.get(), filled);
     result.crc32c.push_back(crc32c(chunk));
     digest->update(chunk);
     result.size += filled;

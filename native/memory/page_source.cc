@@ -1,15 +1,18 @@
 #include "memory/page_source.h"
 
-#include <vector>
+#include <span>
+
+#include "kvm/mapping.h"
 
 namespace kvmsnap {
 
 void FilePageSource::request(uint32_t id, const GpaRange& range, PageReceiver& receiver) {
   // Requests come from few threads, in blocks of like size.
-  thread_local std::vector<uint8_t> buffer;
-  buffer.resize(range.size);
-  image_->read(range.gpa, buffer);
-  receiver.answer(id, buffer);
+  thread_local Mapping buffer;
+  if (buffer.size() < range.size) buffer = Mapping::buffer(range.size);
+  std::span<uint8_t> bytes(buffer.get(), range.size);
+  image_->read(range.gpa, bytes);
+  receiver.answer(id, bytes);
 }
 
 }  // namespace kvmsnap

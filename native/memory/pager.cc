@@ -10,6 +10,7 @@
 #include <array>
 #include <utility>
 
+#include "kvm/mapping.h"
 #include "memory/quiet_thread.h"
 
 namespace kvmsnap {
@@ -203,8 +204,8 @@ void Pager::finish() {
       // Who waits finds no access, and gets EFAULT.
       if (failure && ::mprotect(part.host, part.range.size, PROT_NONE) < 0) {
         lost_ = true;
-        static_cast<void>(::mmap(part.host, part.range.size, PROT_NONE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0));
+        static_cast<void>(map_over(part.host, part.range.size, PROT_NONE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1));
       }
       try {
         userfault_.forget(part.host, part.range.size);

@@ -68,9 +68,9 @@ Region::Region(const RegionSpec& spec, std::shared_ptr<const Image> image)
     return;
   }
   auto file = BackingFile::create_memfd("kvmsnap-ram", spec.size);
-  void* address = ::mmap(range_.get(), spec.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-                         file->fd(), 0);
-  if (address == MAP_FAILED) throw_system("mmap");
+  if (!map_over(range_.get(), spec.size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd())) {
+    throw_system("mmap");
+  }
   cold_ = std::move(file);
 }
 

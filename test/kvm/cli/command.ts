@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const MAIN = join(import.meta.dirname, '../../../dist/cli/main.js');
+export const MAIN = join(import.meta.dirname, '../../../dist/cli/main.js');
 
 export interface Finished {
   code: number | null;
