@@ -52,7 +52,9 @@ async function kill(name: string, { pid }: FoundMachine): Promise<void> {
       `the host process of ${name} does not answer and is of another PID namespace: kill it there`,
     );
   }
-  process.kill(pid, 'SIGKILL');
+  // Its process id may be another's by now.
+  const still = await findMachine(name).catch(() => undefined);
+  if (still?.pid === pid) process.kill(pid, 'SIGKILL');
 }
 
 /** Until the name is free: whoever starts a machine after `stop` may take it. */

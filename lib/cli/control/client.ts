@@ -29,6 +29,14 @@ interface Pending {
 }
 type Listeners = Pick<Pending, 'onProgress' | 'onEpoch'>;
 
+/**
+ * A host process answers questions about its status at once, whatever its guest does. One that is silent for
+ * so long hangs, or was stopped.
+ */
+const SILENCE_MS = 8000;
+/** The host process is asked so often within that time. */
+const QUESTIONS = 4;
+
 export class MachineClient implements Disposable {
   /** Console output, after {@link attach}. Ends with the machine, or with the connection. */
   readonly output: Readable;
@@ -39,9 +47,12 @@ export class MachineClient implements Disposable {
   #nextId = 1;
   #failure: Error | undefined;
   #settle: { resolve(stop: Stop): void; reject(error: Error): void } | undefined;
+  #heard = performance.now();
+  readonly #watch: NodeJS.Timeout;
 
-  private constructor(name: string, socket: Socket) {
+  private constructor(name: string, socket: Socket, silenceMs: number) {
     this.#socket = socket;
+    this.#watch = this.#watchFor(name, silenceMs);
     this.output = new Readable({ read: () => socket.resume() });
     this.stopped = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
@@ -50,6 +61,7 @@ export class MachineClient implements Disposable {
     this.stopped.catch(() => undefined);
     const reader = new LineReader(MAX_REPLY_LINE);
     socket.on('data', (chunk) => {
+      this.#heard = performance.now();
       try {
         for (const message of reader.push(chunk)) this.#take(checkMessage(replySchema, message));
       } catch (error) {
@@ -66,14 +78,14 @@ export class MachineClient implements Disposable {
     return MachineClient.open(name, path);
   }
 
-  /** Connects to a socket by its path. */
-  static async open(name: string, path: string): Promise<MachineClient> {
+  /** Connects to a socket by its path. `silenceMs`: after so long without an answer, it fails. */
+  static async open(name: string, path: string, silenceMs = SILENCE_MS): Promise<MachineClient> {
     const socket = connect(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', (cause) => reject(lost(name, cause)));
     });
-    return new MachineClient(name, socket);
+    return new MachineClient(name, socket, silenceMs);
   }
 
   async status(): Promise<MachineInfo> {
@@ -127,6 +139,27 @@ export class MachineClient implements Disposable {
     this.close();
   }
 
+  /** Fails the connection when the host process answers nothing any more. */
+  #watchFor(name: string, silenceMs: number): NodeJS.Timeout {
+    const every = silenceMs / QUESTIONS;
+    let asked = false;
+    let last = performance.now();
+    const watch = setInterval(() => {
+      const now = performance.now();
+      // This process may have been stopped itself, or may not want to read.
+      if (now - last > 2 * every || this.#socket.isPaused()) this.#heard = now;
+      last = now;
+      if (now - this.#heard >= silenceMs) return this.#fail(silent(name, silenceMs));
+      if (asked) return;
+      asked = true;
+      const answered = (): void => {
+        asked = false;
+      };
+      this.#request({ op: 'status' }).then(answered, answered);
+    }, every);
+    return watch.unref();
+  }
+
   async #call<T extends z.ZodType>(
     call: Call,
     schema: T,
@@ -178,12 +211,21 @@ export class MachineClient implements Disposable {
   #fail(error: Error): void {
     if (this.#failure) return;
     this.#failure = error;
+    clearInterval(this.#watch);
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
     this.#settle?.reject(error);
     if (!this.output.readableEnded) this.output.push(null);
     this.#socket.destroy();
   }
+}
+
+function silent(name: string, ms: number): KvmsnapError {
+  return new KvmsnapError(
+    'ERR_CONTROL',
+    `the host process of ${name} has not answered for ${ms / 1000} s: it hangs, or was stopped. ` +
+      `\`kvmsnap stop --kill ${name}\` ends it`,
+  );
 }
 
 function lost(name: string, cause?: Error): KvmsnapError {

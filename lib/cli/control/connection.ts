@@ -12,6 +12,10 @@ const MAX_PENDING = 16;
 /** A client that watches and takes nothing for so long is cut off, so that the guest can go on. */
 const STALL_MS = 10_000;
 const PROGRESS_MS = 100;
+/** A client has so long for its first request, for the rest of one that it has begun, and between two. */
+const IDLE_MS = 30_000;
+/** Bytes that a client has asked for and does not take, beyond which it is cut off. */
+const MAX_UNREAD = 8 * 1024 * 1024;
 
 export class Connection implements Watcher {
   readonly #socket: Socket;
@@ -20,11 +24,16 @@ export class Connection implements Watcher {
   #pending = 0;
   #attached = false;
   #stall: NodeJS.Timeout | undefined;
+  #idle: NodeJS.Timeout | undefined;
+  #heard = performance.now();
 
-  constructor(socket: Socket, machine: HostedMachine) {
+  constructor(socket: Socket, machine: HostedMachine, idleMs = IDLE_MS) {
     this.#socket = socket;
     this.#machine = machine;
     const reader = new LineReader(MAX_REQUEST_LINE);
+    this.#idle = setInterval(() => {
+      if (this.need === 0 && performance.now() - this.#heard >= idleMs) this.drop();
+    }, idleMs / 4);
     socket.on('data', (chunk) => {
       try {
         for (const message of reader.push(chunk)) {
@@ -39,9 +48,25 @@ export class Connection implements Watcher {
     socket.on('error', () => socket.destroy());
     socket.once('close', () => {
       clearTimeout(this.#stall);
+      clearInterval(this.#idle);
       this.#gone.abort();
       machine.unwatch(this);
     });
+  }
+
+  /** How much is lost when it is dropped: 0 nothing, 1 a console, 2 an answer that is awaited. */
+  get need(): number {
+    if (this.#pending > 0) return 2;
+    return this.#attached ? 1 : 0;
+  }
+
+  /** When its last whole request came, or it. Milliseconds. */
+  get heard(): number {
+    return this.#heard;
+  }
+
+  drop(): void {
+    this.#socket.destroy();
   }
 
   output(bytes: Buffer): boolean {
@@ -69,6 +94,7 @@ export class Connection implements Watcher {
   }
 
   #handle(request: Request): void {
+    this.#heard = performance.now();
     if (this.#pending >= MAX_PENDING) {
       throw new KvmsnapError(
         'ERR_CONTROL',
@@ -146,6 +172,7 @@ export class Connection implements Watcher {
 
   #send(reply: Reply): boolean {
     if (this.#socket.destroyed || this.#socket.writableEnded) return true;
+    if (this.#socket.writableLength > MAX_UNREAD) this.drop();
     return this.#socket.write(`${JSON.stringify(reply)}\n`);
   }
 }

@@ -14,7 +14,6 @@ export class ControlServer {
   private constructor(machine: HostedMachine, server: Server) {
     this.#machine = machine;
     this.#server = server;
-    server.maxConnections = MAX_CONNECTIONS;
     server.on('connection', (socket) => this.#accept(socket));
   }
 
@@ -43,8 +42,18 @@ export class ControlServer {
     await Promise.all([...this.#connections].map((connection) => connection.finish(stop)));
   }
 
+  /** Drops, among those that want least, the one that was heard of longest ago. */
+  #dropLeastBusy(): void {
+    const [least] = [...this.#connections].sort((a, b) => a.need - b.need || a.heard - b.heard);
+    if (least === undefined) return;
+    this.#connections.delete(least);
+    least.drop();
+  }
+
   #accept(socket: Socket): void {
     const connection = new Connection(socket, this.#machine);
+    // Whoever comes gets in: those who only sit there make room.
+    while (this.#connections.size >= MAX_CONNECTIONS) this.#dropLeastBusy();
     this.#connections.add(connection);
     socket.once('close', () => this.#connections.delete(connection));
   }

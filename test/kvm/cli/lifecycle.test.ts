@@ -147,6 +147,12 @@ describe('a named machine', () => {
   it('is stopped by force when its host process does not answer', async () => {
     const { pid } = await kvmsnap.json(...COUNTER, '--name', 'one', '--detach');
     process.kill(pid, 'SIGSTOP');
+    for (const { code, stderr } of await Promise.all(
+      ['pause', 'stop'].map((command) => kvmsnap.run(command, 'one')),
+    )) {
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/has not answered for 8 s.*`kvmsnap stop --kill one` ends it/);
+    }
     expect(await kvmsnap.json('ps')).toEqual([{ name: 'one', status: 'unknown' }]);
     expect((await kvmsnap.run('stop', '--kill', 'one')).code).toBe(0);
     expect(await kvmsnap.json('ps')).toEqual([]);

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { MachineClient } from '../../../lib/cli/control/client.js';
+import { Connection } from '../../../lib/cli/control/connection.js';
 import { LineReader, MAX_REQUEST_LINE } from '../../../lib/cli/control/lines.js';
 import { ControlServer } from '../../../lib/cli/control/server.js';
 import { type FakeVm, fakeMachine } from './fake-machine.js';
@@ -112,6 +113,75 @@ describe('the control socket', () => {
     expect((await client.status()).name).toBe('fake');
   });
 
+  /** A connection that says `bytes` and no more. */
+  async function sit(bytes = ''): Promise<Socket> {
+    const socket = connect(path);
+    socket.on('error', () => undefined);
+    socket.write(bytes);
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  it.each([
+    ['say nothing', ''],
+    ['have sent half a request', '{"id":1,"op":"sta'],
+    ['only watch', '{"id":1,"op":"attach"}\n'],
+  ])('lets one more in however many %s', async (_what, bytes) => {
+    const sitting = await Promise.all(Array.from({ length: 200 }, () => sit(bytes)));
+    using client = await MachineClient.open('fake', path);
+    expect((await client.status()).name).toBe('fake');
+    for (const socket of sitting) socket.destroy();
+  });
+
+  it('drops those that want nothing before those that watch or wait', async () => {
+    using watching = await MachineClient.open('fake', path);
+    await watching.attach();
+    using waiting = await MachineClient.open('fake', path);
+    let answer: () => void = () => {};
+    vm.pause = () => new Promise((resolve) => (answer = resolve));
+    const paused = waiting.pause();
+    await waiting.status();
+    const sitting = await Promise.all(Array.from({ length: 100 }, () => sit()));
+    vm.print('seen');
+    expect(String((await once(watching.output, 'data'))[0])).toBe('seen');
+    answer();
+    await paused;
+    for (const socket of sitting) socket.destroy();
+  });
+
+  it('hangs up on one that asks and takes no answers', async () => {
+    const socket = await sit();
+    // Without a listener for data nothing is read.
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    let open = true;
+    void closed.then(() => (open = false));
+    while (open) {
+      socket.write('{"id":1,"op":"status"}\n'.repeat(8));
+      await new Promise(setImmediate);
+    }
+    using client = await MachineClient.open('fake', path);
+    expect((await client.status()).name).toBe('fake');
+  });
+
+  it('hangs up on one that has not asked for anything for long, not on one that watches', async () => {
+    const { machine } = fakeMachine();
+    const listener = createServer((socket) => new Connection(socket, machine, 100));
+    const at = join(directory, 'idle.sock');
+    await new Promise<void>((resolve) => listener.listen(at, resolve));
+    const watching = connect(at);
+    watching.write('{"id":1,"op":"attach"}\n');
+    await once(watching, 'data');
+    const half = connect(at);
+    half.on('error', () => undefined);
+    // Bytes that make no request are no sign of life.
+    const trickle = setInterval(() => half.write('x'), 10);
+    await new Promise((resolve) => half.once('close', resolve));
+    clearInterval(trickle);
+    expect(watching.closed).toBe(false);
+    watching.destroy();
+    listener.close();
+  });
+
   it('tells of an error of the machine without hanging up', async () => {
     using client = await MachineClient.open('fake', path);
     vm.pause = async () => {
@@ -136,6 +206,52 @@ describe('a client', () => {
     using client = await MachineClient.open('hostile', at);
     await expect(client.status()).rejects.toMatchObject({ code: 'ERR_CONTROL' });
     hostile.close();
+  });
+});
+
+describe('a host process that is silent', () => {
+  const LIMIT = 400;
+
+  async function host(onLine: (id: number, op: string, socket: Socket) => void): Promise<string> {
+    const at = join(directory, 'silent.sock');
+    const listener = createServer((socket) => {
+      const reader = new LineReader(MAX_REQUEST_LINE);
+      socket.on('error', () => undefined);
+      socket.on('data', (chunk) => {
+        for (const value of reader.push(chunk)) {
+          const { id, op } = value as { id: number; op: string };
+          onLine(id, op, socket);
+        }
+      });
+    });
+    await new Promise<void>((resolve) => listener.listen(at, resolve));
+    onTestFinished(() => void listener.close());
+    return at;
+  }
+
+  it('fails what was asked, and says how to end it', async () => {
+    const at = await host(() => undefined);
+    using client = await MachineClient.open('hung', at, LIMIT);
+    await expect(client.pause()).rejects.toMatchObject({
+      code: 'ERR_CONTROL',
+      message: expect.stringContaining('kvmsnap stop --kill hung'),
+    });
+    await expect(client.stopped).rejects.toMatchObject({ code: 'ERR_CONTROL' });
+  });
+
+  it('is told from one that takes long', async () => {
+    let questions = 0;
+    let pause = 0;
+    const at = await host((id, op, socket) => {
+      if (op === 'pause') pause = id;
+      else questions += 1;
+      // After twice as long as a silent one is given.
+      const answered = questions > 8 ? pause : id;
+      if (op === 'status') socket.write(`{"kind":"result","id":${answered},"result":null}\n`);
+    });
+    using client = await MachineClient.open('slow', at, LIMIT);
+    await client.pause();
+    expect(questions).toBeGreaterThan(8);
   });
 });
 
