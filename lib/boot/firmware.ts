@@ -57,6 +57,10 @@ const resetVector = (): Uint8Array =>
 
 const word = (value: number): number[] => [value & 0xff, value >> 8];
 
+/** Whether {@link placeFirmware} has prepared that memory. What `read` throws comes through. */
+export const isBootedByFirmware = (read: (gpa: bigint, length: number) => Uint8Array): boolean =>
+  Buffer.from(read(LOW_MEMORY.resetMark, MARK.length)).toString('latin1') === MARK;
+
 /** Takes [0, 0x500), and the 128 bytes below 1 MiB. */
 export function placeFirmware(plan: PlanBuilder): void {
   const { resetFlag, resetMark, resetCode: code, resetVector: vector, end } = LOW_MEMORY;

@@ -9,6 +9,7 @@ export { BARE_SELECTORS } from './bare/entry.js';
 export { type BareOptions, planBare } from './bare/plan.js';
 export type { PortPermission, PortRange } from './bare/tss.js';
 export { readInitrd, readKernelFile } from './files.js';
+export { isBootedByFirmware } from './firmware.js';
 export { type PackOptions, packInitrd } from './initrd/pack.js';
 export { BARE_LAYOUT, GENERATION_ID_GSI, LINUX_LAYOUT, LOW_MEMORY } from './layout.js';
 export { type LinuxOptions, planLinux } from './linux/plan.js';

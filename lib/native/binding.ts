@@ -140,7 +140,8 @@ export interface NativeStop {
   /**
    * `exit-port`: the guest wrote `code`. `reset`: i8042, ACPI or KVM reset, or a
    * triple fault by which Linux reboots. `shutdown`: any other triple fault.
-   * `power-off`: ACPI S5. `halt`: `hlt` with interrupts off and no irqchip. `killed`: by `kill()`.
+   * `power-off`: ACPI S5. `halt`: `hlt` with interrupts off, without irqchip or by what
+   * {@link endIfHalted} found. `killed`: by `kill()`.
    * `error`: see `error`.
    */
   reason: 'exit-port' | 'reset' | 'shutdown' | 'power-off' | 'halt' | 'killed' | 'error';
@@ -206,6 +207,13 @@ export interface NativeMachine {
   resume(): Promise<void>;
   /** running -> paused; resolves when every vCPU stands still at a clean instruction boundary. */
   pause(): Promise<void>;
+  /**
+   * running -> stopped, `halt`, if every vCPU is halted with interrupts off, so that nothing wakes any of
+   * them. A running guest stands still meanwhile, for some 100 microseconds.
+   */
+  endIfHalted(): Promise<void>;
+  /** How often the guest has used a native device, modulo 2 ** 32. */
+  deviceAccesses(): number;
   /** Any state -> poisoned, even while a vCPU waits for a JavaScript handler. */
   kill(): Promise<void>;
   /** Frees everything; resolves when threads, fds and mappings are gone. Idempotent. */

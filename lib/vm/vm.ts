@@ -14,6 +14,7 @@ import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js'
 import type { Console } from './console.js';
 import { describeMachine } from './describe.js';
 import type { ForkOptions, Forks } from './fork.js';
+import { HaltWatch } from './halt-watch.js';
 import { GENERATION_ID_SIZE, type IdentityOptions } from './identity.js';
 import { setMaker } from './maker.js';
 import { VmMemory } from './memory.js';
@@ -51,6 +52,7 @@ export class Vm implements AsyncDisposable {
   #origin: Point | undefined;
   /** Ends this ownership of the native machine, if that is a pool's. */
   readonly #giveBack: Beginning['giveBack'];
+  readonly #haltWatch: HaltWatch;
   #closing: Promise<void> | undefined;
 
   static {
@@ -64,6 +66,7 @@ export class Vm implements AsyncDisposable {
     this.#stops = events.stops;
     this.#origin = origin;
     this.#giveBack = giveBack;
+    this.#haltWatch = new HaltWatch(native);
     this.memory = new VmMemory(native);
     this.vcpus = Array.from({ length: config.vcpus }, (_, index) => new Vcpu(index, native));
     this.#claims = new Claims(native);
@@ -108,11 +111,12 @@ export class Vm implements AsyncDisposable {
   /** `created` or `paused` to `running`. `ERR_STATE`, `ERR_POISONED`, `ERR_CLOSED`. */
   async start(): Promise<void> {
     await this.#native.resume();
+    if (this.#config.irqchip) this.#haltWatch.begin();
   }
 
   /** The same as {@link start}. */
   async resume(): Promise<void> {
-    await this.#native.resume();
+    await this.start();
   }
 
   /**

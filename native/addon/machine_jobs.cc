@@ -166,6 +166,14 @@ Napi::Value MachineObject::set_irqchip(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value MachineObject::end_if_halted(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return promise_job(
+        info.Env(), [&](Crew::Job job) { machine().submit(std::move(job)); },
+        [](Machine& machine) { machine.end_if_halted(); }, undefined);
+  });
+}
+
 Napi::Value MachineObject::get_msrs(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     if (!info[1].IsTypedArray() ||

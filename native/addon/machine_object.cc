@@ -87,6 +87,8 @@ void MachineObject::define(Napi::Env env, Napi::Object) {
                    InstanceMethod<&MachineObject::get_vcpu>("getVcpu"),
                    InstanceMethod<&MachineObject::set_vcpu>("setVcpu"),
                    InstanceMethod<&MachineObject::set_irqchip>("setIrqchip"),
+                   InstanceMethod<&MachineObject::end_if_halted>("endIfHalted"),
+                   InstanceMethod<&MachineObject::device_accesses>("deviceAccesses"),
                    InstanceMethod<&MachineObject::get_msrs>("getMsrs"),
                    InstanceMethod<&MachineObject::run_vcpu>("runVcpu"),
                    InstanceMethod<&MachineObject::answer_vcpu>("answerVcpu"),
@@ -226,6 +228,11 @@ Napi::Value MachineObject::resume(const Napi::CallbackInfo& info) {
     promise.settle(env, outcome, undefined);
     return promise.promise();
   });
+}
+
+Napi::Value MachineObject::device_accesses(const Napi::CallbackInfo& info) {
+  return guard(info.Env(),
+               [&] { return Napi::Number::New(info.Env(), machine().device_accesses()); });
 }
 
 Napi::Value MachineObject::pause(const Napi::CallbackInfo& info) {

@@ -73,6 +73,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   Napi::Value get_vcpu(const Napi::CallbackInfo& info);
   Napi::Value set_vcpu(const Napi::CallbackInfo& info);
   Napi::Value set_irqchip(const Napi::CallbackInfo& info);
+  Napi::Value end_if_halted(const Napi::CallbackInfo& info);
+  Napi::Value device_accesses(const Napi::CallbackInfo& info);
   Napi::Value get_msrs(const Napi::CallbackInfo& info);
   Napi::Value run_vcpu(const Napi::CallbackInfo& info);
   void answer_vcpu(const Napi::CallbackInfo& info);

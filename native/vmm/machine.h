@@ -154,6 +154,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void complete_exit(unsigned vcpu, uint32_t question,
                      std::variant<std::vector<uint8_t>, Error> data);
   void set_irq_line(uint32_t gsi, bool level);
+  /// How often the guest has used a device, modulo 2^32.
+  uint32_t device_accesses() const { return device_accesses_.load(std::memory_order_relaxed); }
 
   // In a job.
   /// The state of a machine that was made with paging: KVM may touch memory for it, which takes
@@ -163,6 +165,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void set_section(unsigned vcpu, VcpuSection section, std::span<const uint8_t> bytes);
   /// `struct kvm_irqchip`, whose chip_id says which. ERR_STATE without an in-kernel irqchip.
   void set_irqchip(std::span<const uint8_t> bytes);
+  /// Ends a running machine as `halt` if no vCPU of it will ever execute an instruction again. KVM
+  /// with an in-kernel irqchip gives no exit for that: it waits for an NMI that nobody sends.
+  void end_if_halted();
   std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
   MachineState save_state();
   /// All of it, or nothing: when KVM refuses a part, the machine gets back the state it had. If
@@ -287,6 +292,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   std::shared_ptr<Pager> pager_;
 
   std::atomic<bool> killed_ = false;
+  std::atomic<uint32_t> device_accesses_ = 0;
   /// The first time KVM may take its time: see Translations.
   std::atomic<bool> reset_before_ = false;
 

@@ -1,4 +1,5 @@
 // What a machine's vCPU threads do: the run loop, and who answers which exit.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -211,6 +212,7 @@ bool Machine::access_bus(unsigned index, const Exit& exit, const IoBus& bus, uin
       }
       devices_->pump_input();
     }
+    device_accesses_.fetch_add(1, std::memory_order_relaxed);
     throttle(index);
     return true;
   }
@@ -254,6 +256,17 @@ void Machine::complete_exit(unsigned index, uint32_t question,
                             std::variant<std::vector<uint8_t>, Error> data) {
   require_open();
   vcpu(index).answer(question, std::move(data));
+}
+
+void Machine::end_if_halted() {
+  {
+    std::lock_guard lock(mutex_);
+    if (status_ != Status::Running || solo_) return;
+  }
+  settle_all();
+  bool halted = std::all_of(vcpus_.begin(), vcpus_.end(),
+                            [](const auto& cpu) { return cpu->registers().is_halted_for_good(); });
+  if (halted) end(Status::Stopped, {.reason = "halt"});
 }
 
 void Machine::stop(StopReason reason, uint32_t code) {

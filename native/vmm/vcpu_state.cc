@@ -175,6 +175,21 @@ void VcpuRegisters::note_timer() {
   if (irqchip_) timer_.note(fd_.lapic(), StandingTimer::Clock::now());
 }
 
+bool VcpuRegisters::is_halted_for_good() {
+  switch (fd_.mp_state().mp_state) {
+    case KVM_MP_STATE_UNINITIALIZED:
+    case KVM_MP_STATE_INIT_RECEIVED:
+      return true;
+    case KVM_MP_STATE_HALTED:
+      break;
+    default:
+      return false;
+  }
+  constexpr uint64_t kInterruptFlag = 1 << 9;
+  auto regs = to_struct<kvm_regs>(get(VcpuSection::Regs), "regs");
+  return (regs.rflags & kInterruptFlag) == 0 && fd_.vcpu_events().nmi.pending == 0;
+}
+
 VcpuState VcpuRegisters::save() {
   VcpuState state;
   // KVM_GET_MP_STATE first: it makes KVM act on a pending INIT or SIPI, which changes all that

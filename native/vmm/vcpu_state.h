@@ -76,6 +76,10 @@ class VcpuRegisters {
   void forget_timer() { timer_.forget(); }
   bool timer_noted() const { return timer_.noted(); }
 
+  /// Whether nothing of this machine will make it execute an instruction again: it is halted with
+  /// interrupts off, or waits for another vCPU to start it. The vCPU must stand.
+  bool is_halted_for_good();
+
   VcpuState save();
   /// In the one order that works; see the comments inside.
   void load(const VcpuState& state) { load_over(state, nullptr, false); }

@@ -40,6 +40,13 @@ describe.skipIf(whyNoLinux())("Debian's kernel boots to a shell, and its log is 
   });
 });
 
+test.skipIf(whyNoLinux())('A guest that halts ends its machine, with two vCPUs', async () => {
+  await using guest = await boot({ vcpus: 2 });
+  guest.terminal.type('halt -f\n');
+  await guest.terminal.until(/reboot: System halted/);
+  expect(await guest.vm.wait()).toEqual({ reason: 'halt' });
+});
+
 describe.skipIf(whyNoLinux())('A guest that reboots stops its machine', () => {
   test.each([
     { cmdline: 'reboot=t', what: 'a triple fault' },

@@ -1,0 +1,71 @@
+/** Guests that firmware booted and that halt for good, as Linux does after `halt`. */
+import { describe, expect, it } from 'vitest';
+import { Pool, type Vm } from '../../../lib/index.js';
+import { MiB } from '../../../lib/units.js';
+import { bzImage } from '../../unit/boot/support.js';
+import { createCode, outByte } from '../support/code.js';
+import { createVm, tracked } from '../support/machines.js';
+
+const ENTRY_IN_FILE = 1024 + 0x200;
+const CLI = 0xfa;
+const HLT = 0xf4;
+/** Says that it halts, and does: an NMI would find it halting again. */
+const HALT = [...outByte(0x3f8, 0x2e), CLI, HLT, 0xeb, 0xfd];
+
+async function boot(code: readonly number[], vcpus = 1): Promise<Vm> {
+  const kernel = bzImage();
+  kernel.set(code, ENTRY_IN_FILE);
+  return createVm({ kernel, memory: MiB(32), vcpus });
+}
+
+describe('A kernel that halts with interrupts off', () => {
+  it.each([1, 2])('ends its machine, with %i vCPUs of which one was started', async (vcpus) => {
+    const vm = await boot(HALT, vcpus);
+    await vm.start();
+    expect(await vm.wait()).toEqual({ reason: 'halt' });
+    expect(vm.status).toBe('stopped');
+  });
+
+  it('ends it though nobody reads its console, and in a copy, too', async () => {
+    const vm = await boot(HALT);
+    const [fork] = await vm.fork(1);
+    tracked(fork!);
+    await fork!.start();
+    expect(await fork!.wait()).toEqual({ reason: 'halt' });
+    await fork!.reset();
+    await fork!.start();
+    expect(await fork!.wait()).toEqual({ reason: 'halt' });
+  });
+
+  it("ends a pool's machine", async () => {
+    const vm = await boot(HALT);
+    const snapshot = await vm.snapshot();
+    await using pool = await Pool.create(snapshot, { size: 1 });
+    const pooled = await pool.get();
+    await pooled.start();
+    expect(await pooled.wait()).toEqual({ reason: 'halt' });
+    await pooled.close();
+    snapshot.close();
+  });
+});
+
+it('A machine runs on whose guest may go on', async () => {
+  const STI = 0xfb;
+  const LOOP = [0xeb, 0xfe];
+  const dot = outByte(0x3f8, 0x2e);
+  const vms = [
+    // Idle: an interrupt would wake it. It has no handler, and gets none.
+    await boot([...dot, STI, HLT]),
+    await boot([...dot, CLI, ...LOOP]),
+    // One that no firmware booted: the host may change it.
+    await createCode([...dot, CLI, HLT], { irqchip: true }),
+  ];
+  for (const vm of vms) await vm.start();
+  // As long as others take to be found halted, twice.
+  for (let round = 0; round < 2; round++) {
+    const vm = await boot(HALT);
+    await vm.start();
+    expect(await vm.wait()).toEqual({ reason: 'halt' });
+  }
+  expect(vms.map(({ status }) => status)).toEqual(['running', 'running', 'running']);
+});
