@@ -33,6 +33,7 @@ export const GUESTS = {
   'serial-irq': LONG_RING0,
   smp: LONG_RING0,
   'smp-ring3': LONG_ANY,
+  ticks: LONG_RING0,
   touch: LONG_ANY,
   writer: LONG_ANY,
 } as const satisfies Record<string, GuestInfo>;

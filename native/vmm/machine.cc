@@ -112,7 +112,7 @@ void Machine::build(std::optional<PagingOptions> paging) {
     std::lock_guard lock(mutex_);
     status_ = Status::Paused;
   } else {
-    for (auto& cpu : vcpus_) cpu->registers().note_timer();
+    for (auto& cpu : vcpus_) cpu->registers().note_timer_at_sight();
   }
   crew_.enlist(run_pages);
   // Last: nothing before it touches memory, and from here on a source may fail.

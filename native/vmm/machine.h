@@ -270,7 +270,6 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// a job.
   bool at_rest(Access access);
   bool abandoned() const { return crew_.dismissed() || killed_.load(std::memory_order_seq_cst); }
-  void inject_pending_timer(unsigned index);
   /// Settles every vCPU, and notes what its timer does.
   void stand_all();
   /// The same for `pause`, which has nobody to tell of a failure: the machine is poisoned.

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "kvm/error.h"
-#include "vmm/kick.h"
 #include "vmm/machine.h"
 #include "vmm/pit_state.h"
 #include "vmm/struct_bytes.h"
@@ -22,7 +21,7 @@ void Machine::set_section(unsigned index, VcpuSection section, std::span<const u
   VcpuRegisters& registers = vcpu(index).registers();
   confinement_.breach();
   registers.set(section, bytes);
-  if (section == VcpuSection::Lapic) registers.note_timer();
+  if (section == VcpuSection::Lapic) registers.forget_timer();
 }
 
 void Machine::set_irqchip(std::span<const uint8_t> bytes) {
@@ -38,49 +37,17 @@ std::vector<uint8_t> Machine::get_msrs(unsigned index, std::span<const uint32_t>
   return vcpu(index).registers().get_msrs(indices);
 }
 
-// Makes KVM move a LAPIC timer interrupt that it counted into the IRR, where KVM_GET_LAPIC finds
-// it. The vCPU is entered with a signal pending: KVM does its work on entry and comes back. KVM on
-// PVM, which emulates ring 0, executes instructions all the same; that is why this is done when a
-// vCPU comes to stand, before the instant of any snapshot, and not to one that stands.
-void Machine::inject_pending_timer(unsigned index) {
-  Vcpu& cpu = *vcpus_[index];
-  Exit exit = InterruptedExit{};
-  {
-    PendingKick pending;
-    cpu.fd().unblock_signals_in_guest(true);
-    exit = decode_exit(cpu.registers().enter(), cpu.fd().run(), cpu.fd().run_size());
-    // KVM looks at the ring before anything else.
-    while (drain_full_ring(exit)) {
-      exit = decode_exit(cpu.registers().enter(), cpu.fd().run(), cpu.fd().run_size());
-    }
-    cpu.fd().unblock_signals_in_guest(false);
-  }
-  if (std::holds_alternative<InterruptedExit>(exit)) return;
-  cpu.incomplete = needs_completion(exit);
-  handle_exit(index, exit);
-  settle(index);
-}
-
 bool Machine::at_rest(Access access) {
   return std::all_of(vcpus_.begin(), vcpus_.end(), [&](const auto& cpu) {
     if (cpu->incomplete) return false;
-    VcpuRegisters& registers = cpu->registers();
     // A reset does not want to know what the timer did.
-    if (access == Access::Reset || registers.timer_noted()) return true;
-    if (registers.has_countdown_timer()) return false;
-    registers.note_timer();
-    return true;
+    return access == Access::Reset || cpu->registers().note_timer_at_sight();
   });
 }
 
 void Machine::stand_all() {
   settle_all();
-  for (unsigned index = 0; index < vcpus_.size(); index++) {
-    VcpuRegisters& registers = vcpus_[index]->registers();
-    if (registers.timer_noted()) continue;
-    if (registers.has_countdown_timer()) inject_pending_timer(index);
-    registers.note_timer();
-  }
+  for (auto& cpu : vcpus_) cpu->registers().note_timer();
 }
 
 void Machine::come_to_stand() {

@@ -119,8 +119,7 @@ void VcpuRegisters::finish_load(const VcpuState& state) {
   if (has_kvmclock(state[VcpuSection::Msrs])) fd_.kvmclock_ctrl();
   // KVM_SET_LAPIC has started the timer from there, with nothing pending.
   if (irqchip_) {
-    timer_.note(to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic"),
-                StandingTimer::Clock::now());
+    timer_.note_loaded(TimerView(to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic")));
   }
 }
 

@@ -169,12 +169,6 @@ void VcpuRegisters::set_msr_entries(std::vector<kvm_msr_entry> entries) {
                              "had there");
 }
 
-bool VcpuRegisters::has_countdown_timer() const { return irqchip_ && counts_down(fd_.lapic()); }
-
-void VcpuRegisters::note_timer() {
-  if (irqchip_) timer_.note(fd_.lapic(), StandingTimer::Clock::now());
-}
-
 bool VcpuRegisters::is_halted_for_good() {
   switch (fd_.mp_state().mp_state) {
     case KVM_MP_STATE_UNINITIALIZED:
@@ -201,7 +195,7 @@ VcpuState VcpuRegisters::save() {
   }
   if (irqchip_) {
     auto lapic = to_struct<kvm_lapic_state>(state[VcpuSection::Lapic], "lapic");
-    timer_.complete(lapic, StandingTimer::Clock::now());
+    timer_.complete(lapic);
     state[VcpuSection::Lapic] = to_bytes(lapic);
   }
   state.tsc_khz = fd_.tsc_khz();

@@ -68,13 +68,14 @@ class VcpuRegisters {
   /// KVM_RUN, with what was deferred. As VcpuFd::enter.
   int enter() { return deferred_.enter(); }
 
-  /// Whether the LAPIC timer counts (one-shot or periodic), not compares with the TSC.
-  bool has_countdown_timer() const;
-  /// See StandingTimer: the vCPU stands, with no timer interrupt pending in KVM. Running it
-  /// forgets.
+  /// The vCPU stands: finds out what its LAPIC timer does, once (StandingTimer). Enters the vCPU,
+  /// which executes nothing, so that only a vCPU's own thread may do it; waits only where an
+  /// expired one-shot may have an interrupt on its way.
   void note_timer();
+  /// The same where a look is enough, for any thread. False: it is not.
+  bool note_timer_at_sight();
+  /// Running the vCPU, or setting its LAPIC.
   void forget_timer() { timer_.forget(); }
-  bool timer_noted() const { return timer_.noted(); }
 
   /// Whether nothing of this machine will make it execute an instruction again: it is halted with
   /// interrupts off, or waits for another vCPU to start it. The vCPU must stand.
@@ -99,6 +100,8 @@ class VcpuRegisters {
   /// MSRs that are not set again to the value that they have, with that value.
   std::vector<uint8_t> msrs_left_alone(const VcpuState& state);
   void finish_load(const VcpuState& state);
+  void push_timer_interrupt();
+  void note_expired();
   void defer_registers(const VcpuState& state);
   void flush_guest_tlb(std::span<const uint8_t> sregs) const;
   std::shared_ptr<const VcpuState> state_when_new();
