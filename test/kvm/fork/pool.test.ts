@@ -4,7 +4,16 @@ import { Pool, type Vm } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
 import { rounds } from '../support/host.js';
-import { createGuest, setWord, stopOf, until, untilCounted } from '../support/machines.js';
+import { Sent } from '../support/lines.js';
+import {
+  bootGuest,
+  count,
+  createGuest,
+  setWord,
+  stopOf,
+  until,
+  untilCounted,
+} from '../support/machines.js';
 import { differences } from '../support/state.js';
 import { bootWriter, salts, writerFaults } from '../support/writer.js';
 
@@ -47,6 +56,7 @@ describe('a pool', () => {
   it("shows no one's secret to the next: RAM, registers, FPU, streams, claims", async () => {
     await using pool = await writerPool(16, { size: 1, max: 1 });
     let first: unknown;
+    let devices: unknown;
     for (let round = 1; round <= rounds(30); round++) {
       const secret = Buffer.from(`secret of owner ${round}: ${'x'.repeat(40)}`);
       const vm = await pool.get();
@@ -61,6 +71,9 @@ describe('a pool', () => {
       expect(JSON.stringify(xsave, (_, v) => (typeof v === 'bigint' ? `${v}` : v))).not.toContain(
         'secret',
       );
+      const state = (await vm.saveState()).devices;
+      devices ??= state;
+      expect(state).toEqual(devices);
       const heard: Buffer[] = [];
       vm.debug.on('data', (bytes) => heard.push(bytes));
       vm.console.on('data', (bytes) => heard.push(bytes));
@@ -73,6 +86,27 @@ describe('a pool', () => {
       // Would be refused if the one before had kept it.
       vm.claimPorts({ base: 0x700, read: () => round });
       await vm.close();
+    }
+  });
+
+  it("no guest reads what was typed into another owner's console", async () => {
+    const vm = await bootGuest('serial-irq', { irqchip: true });
+    using snapshot = await vm.snapshot({ then: 'pause' });
+    await using pool = await Pool.create(snapshot, { size: 1, max: 1 });
+    for (let round = 0; round < rounds(20); round++) {
+      const taken = await pool.get();
+      const echo = new Sent(taken);
+      const own = `owner ${round}`;
+      taken.console.write(own);
+      await taken.resume();
+      await until('it is echoed', () => echo.text.length >= own.length);
+      expect(echo.text).toBe(own);
+      expect(count(taken)).toBeGreaterThan(0n);
+      // More than the FIFO holds, which the guest does not read any more.
+      await taken.pause();
+      taken.console.write(`secret of owner ${round}, which is long`);
+      expect(Number((await taken.saveState()).devices.serial!.rx_count)).toBe(16);
+      await taken.close();
     }
   });
 
