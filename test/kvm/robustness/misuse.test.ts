@@ -45,21 +45,24 @@ const anything = fc.oneof(
     .map((make) => make()),
 );
 
-/** Refused, or done: never anything but a value, a KvmsnapError or an ordinary JavaScript error. */
-async function harmless(call: () => unknown): Promise<void> {
+/** How arguments are refused that make no sense, or no sense now. */
+const REFUSED = ['ERR_INVALID_ARGUMENT', 'ERR_STATE', 'ERR_GUEST_ADDRESS', 'ERR_SNAPSHOT_FORMAT'];
+
+/** Done, or refused with one of these codes. What JavaScript cannot turn into a string is a TypeError of its own. */
+async function harmless(call: () => unknown, codes = REFUSED): Promise<void> {
   try {
     const result = call();
     if (result instanceof Promise) await result;
   } catch (error) {
-    expect(error).toBeInstanceOf(Error);
-    if (error instanceof KvmsnapError) expect(error.code).toMatch(/^ERR_/);
+    if (error instanceof KvmsnapError) expect(codes, error.message).toContain(error.code);
+    else expect(error).toBeInstanceOf(TypeError);
   }
 }
 
 describe('arguments of any kind', () => {
   const prototype = (object: object) =>
     Object.getOwnPropertyNames(Object.getPrototypeOf(object)).filter(
-      (name) => !['constructor', 'runVcpu', 'resume', 'kill', 'close'].includes(name),
+      (name) => !['constructor', 'runVcpu', 'resume', 'kill', 'close', 'handOver'].includes(name),
     );
 
   it('to every method of a machine are refused, and it still runs', async () => {
@@ -136,6 +139,7 @@ describe('arguments of any kind', () => {
     const machine = await rawMachine();
     const state = await machine.saveState();
     const regs = await machine.getVcpu(0, 'regs');
+    const unexpected: string[] = [];
     for (const key of Object.keys(state.vcpus[0] as object)) {
       for (const value of [
         new Uint8Array(3),
@@ -146,11 +150,22 @@ describe('arguments of any kind', () => {
         [],
         new Uint8Array(1 << 20),
       ]) {
+        // No bytes are a section that the machine has not; and 7 kHz is a frequency.
         if (value instanceof Uint8Array && value.length === 0) continue;
+        if (key === 'tsc_khz' && value === 7) continue;
+        // A host with more components has more bytes, and none of those are in use.
+        if (key === 'xsave2' && value instanceof Uint8Array && value.length > 4096) continue;
         const bad = { ...state, vcpus: [{ ...state.vcpus[0], [key]: value }] };
-        await harmless(() => machine.loadState(bad as Any));
+        const outcome = await (async () => machine.loadState(bad as Any))().then(
+          () => 'accepted',
+          ({ code }) => code,
+        );
+        if (outcome !== 'ERR_INVALID_ARGUMENT') {
+          unexpected.push(`${key} as ${typeof value} ${Object(value).length}: ${outcome}`);
+        }
       }
     }
+    expect(unexpected).toEqual([]);
     expect(await machine.getVcpu(0, 'regs')).toEqual(regs);
     expect(machine.status).not.toBe('poisoned');
   });
@@ -174,7 +189,9 @@ describe('objects that are not what they say', () => {
           name,
         ) as PropertyDescriptor;
         for (const other of others) {
-          expect(() => (value ?? get).call(other), `${name} on ${String(other)}`).toThrow();
+          expect(() => (value ?? get).call(other), `${name} on ${String(other)}`).toThrow(
+            /illegal invocation/i,
+          );
         }
       }
     }
@@ -182,13 +199,13 @@ describe('objects that are not what they say', () => {
   });
 
   it('constructors make nothing', async () => {
+    const illegal = expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' });
     for (const object of [await rawMachine(), rawImage()] as Any[]) {
-      expect(() => new object.constructor()).toThrow();
-      expect(() => object.constructor()).toThrow();
-      expect(() => Reflect.construct(object.constructor, [object, {}], Map)).toThrow();
+      expect(() => new object.constructor()).toThrow(illegal);
+      expect(() => object.constructor()).toThrow(/without 'new'/);
+      expect(() => Reflect.construct(object.constructor, [object, {}], Map)).toThrow(illegal);
     }
     const other = (await rawMachine()) as Any;
-    const illegal = expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' });
     expect(() => binding.createMachine(configOf(), new Heard(), other)).toThrow(illegal);
     expect(() => binding.createMachine(other, new Heard())).toThrow(illegal);
   });
@@ -243,11 +260,13 @@ describe('arguments that close what they are given to', () => {
     ]) {
       const machine = await rawMachine();
       let closing: Promise<void> | undefined;
-      await harmless(() =>
-        call(machine, () => {
-          closing = machine.close();
-          return 7;
-        }),
+      await harmless(
+        () =>
+          call(machine, () => {
+            closing = machine.close();
+            return 7;
+          }),
+        [...REFUSED, 'ERR_CLOSED'],
       );
       await closing;
       expect(machine.status).toBe('closed');
@@ -263,7 +282,7 @@ describe('arguments that close what they are given to', () => {
         return [];
       },
     };
-    await harmless(() => image.write(1, options).done);
+    await harmless(() => image.write(1, options).done, [...REFUSED, 'ERR_CLOSED']);
   });
 });
 
