@@ -111,6 +111,7 @@ async function main() {
   const until = Date.now() + Number(options.minutes) * 60_000;
   requireTools('g++', 'cmake', 'catch2');
   mkdirSync(DIRECTORY, { recursive: true });
+  for (const file of files) original(file);
   await prepare();
   const queue = plan();
   say(`${queue.length} mutants to try`);

@@ -90,7 +90,12 @@ export async function build(...targets) {
   return { built: status === 0, output };
 }
 
-export const original = (file) => readFileSync(join(root, file), 'utf8');
+const originals = new Map();
+/** A file as it was when it was first asked for: who works on the sources meanwhile does not disturb. */
+export function original(file) {
+  if (!originals.has(file)) originals.set(file, readFileSync(join(root, file), 'utf8'));
+  return originals.get(file);
+}
 export const write = (file, text) => writeFileSync(join(TREE, file), text);
 
 const times = new Map();
