@@ -22,6 +22,8 @@ export const ERROR_CODES = {
   ERR_SNAPSHOT_FORMAT: 'a snapshot is malformed, or of a format version this release cannot read',
   ERR_SNAPSHOT_CORRUPT: 'a snapshot blob does not have the size or checksum it should have',
   ERR_SNAPSHOT_MISSING: 'a tag, manifest or blob is not in the store',
+  ERR_SNAPSHOT_LIMIT:
+    'a snapshot or store would cost more than a limit allows; the message names it and how to raise it',
   ERR_SNAPSHOT_INCOMPATIBLE: 'this host lacks something the snapshot needs; the message lists it',
   ERR_STORE: 'the snapshot store cannot be read or written; nothing was changed',
   ERR_MACHINE_NAME: 'no machine has that name, or another one has it already',

@@ -359,9 +359,14 @@ export interface NativeImage {
   /**
    * To be called before each machine that is made from it. Copies together what lies in very many pieces,
    * in the background; undefined when there is nothing to do, as for the first machine, unless it cannot be
-   * mapped without. ERR_SNAPSHOT_CORRUPT when a file was cut short.
+   * mapped without. ERR_SNAPSHOT_CORRUPT when a file was cut short, ERR_ABORTED when cancelled.
    */
   prepare(): { done: Promise<void>; cancel(): void } | undefined;
+  /**
+   * Compares all of it that lies in files with checksums with those. ERR_SNAPSHOT_CORRUPT names the file
+   * and where in it.
+   */
+  check(): { done: Promise<void>; cancel(): void };
   mark(): NativeMark;
   /** Whether a machine with this image comes from the memory that was marked. */
   isRelatedTo(mark: NativeMark): boolean;
@@ -425,13 +430,16 @@ export interface NativeBinding {
    * Dups the fds. Of each extent `extents` has four numbers, gpa, length, offset and file; they must be
    * inside regions and files, and may not overlap. `digests` (`sha256:…`, one
    * for each file) say which files have the same bytes; without them only a file is the same as itself.
-   * Those beyond are of files that the image comes from, and has no bytes of any more.
+   * Those beyond are of files that the image comes from, and has no bytes of any more. `checksums`, one
+   * for each file, say what the bytes should be: CRC-32C of each `chunkSize` bytes in turn. What is saved
+   * of them later is compared.
    */
   imageFromFiles(
     fds: number[],
     regions: { gpa: bigint; size: number }[],
     extents: Float64Array,
     digests?: string[],
+    checksums?: { chunkSize: number; crc32c: Uint32Array }[],
   ): NativeImage;
   /**
    * For a process of ours that hosts a machine, or starts one that does: descriptors from 3 on close when it

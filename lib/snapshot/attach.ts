@@ -14,6 +14,7 @@ import { readManifest } from './index-file.js';
 import { readConfig } from './load.js';
 import { encodeManifest } from './manifest.js';
 import { type PendingBlob, publish } from './publish.js';
+import type { Reading } from './reading.js';
 import { taggedAs } from './update.js';
 import { encodeWorkingSet } from './working-set.js';
 import { Workspace } from './workspace.js';
@@ -28,16 +29,17 @@ export interface AttachInput {
 
 /** Gives the digest of the new manifest. `ERR_INVALID_ARGUMENT`, `ERR_STORE`, and what reading throws. */
 export async function attachWorkingSet(
-  store: string,
+  reading: Reading,
   { digest, runs, tag, durable }: AttachInput,
 ): Promise<string> {
+  const { store, signal } = reading;
   let workspace: Workspace | undefined;
   try {
     requireBlobDirectories(store);
-    const old = readManifest(store, { digest });
+    const old = await readManifest(reading, { digest });
     const { state, memory } = splitLayers(old);
     const kept = [state, ...memory.flatMap(({ index, parts }) => [index, ...parts])];
-    const config = readConfig(store, old);
+    const config = await readConfig(reading, old);
     const bytes = encodeWorkingSet(runs, memoryRegions(config.machine));
     const mine = new Workspace(store);
     workspace = mine;
@@ -55,11 +57,12 @@ export async function attachWorkingSet(
       artifactType: ARTIFACT_TYPE,
       annotations: { [ANNOTATION_CREATED]: config.created },
     };
-    await publish(mine, {
+    await publish(mine, reading.limits, {
       blobs: [workingSet, manifest],
       inherited: [old.config, ...kept],
       entry: tag === undefined ? entry : taggedAs(entry, tag),
       durable,
+      ...(signal ? { signal } : {}),
     });
     return manifest.ref.digest;
   } catch (cause) {

@@ -16,6 +16,7 @@ import {
 import { join } from 'node:path';
 import { corruptError, errnoCode, formatError, missingError, storeError } from './failures.js';
 import { isDigest } from './format.js';
+import type { Reading } from './reading.js';
 
 // Without O_NONBLOCK a named pipe in place of a blob would hang the caller.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
@@ -95,37 +96,84 @@ export function readSmallFile(path: string, limit: number, missing: string): Buf
   }
 }
 
-function readFully({ fd, path, size }: OpenBlob): Buffer {
-  const bytes = Buffer.allocUnsafe(size);
-  let done = 0;
-  while (done < size) {
-    const got = readSync(fd, bytes, done, size - done, done);
-    if (got === 0) throw corruptError(path, 'it became shorter while it was read');
-    done += got;
-  }
+function readFully(file: OpenBlob): Buffer {
+  const bytes = Buffer.allocUnsafe(file.size);
+  readPiece(file, bytes, 0);
   return bytes;
 }
 
-/** Reads a blob whose size is known, and checks size and digest. */
-export function readBlob(store: string, ref: BlobRef, limit: number, what: string): Buffer {
-  if (ref.size > limit) {
-    throw formatError(what, `its descriptor says ${ref.size} bytes, more than ${limit}`);
+function readPiece({ fd, path }: OpenBlob, into: Uint8Array, position: number): void {
+  for (let done = 0; done < into.length; ) {
+    const got = readSync(fd, into, done, into.length - done, position + done);
+    if (got === 0) throw corruptError(path, 'it became shorter while it was read');
+    done += got;
   }
-  const bytes = readBlobByDigest(store, ref.digest, limit, what);
+}
+
+/** What is read and hashed before others have their turn: a millisecond or two. */
+const PIECE_BYTES = 512 * 1024;
+
+/** The whole of a file of at most `limit` bytes, in pieces. `seen` gets each. */
+export async function readFile(
+  reading: Reading,
+  path: string,
+  limit: number,
+  { what, missing, seen }: { what: string; missing: string; seen?: (piece: Buffer) => void },
+): Promise<Buffer> {
+  const file = openRegular(path, missing);
+  try {
+    if (file.size > limit) throw formatError(path, `${file.size} bytes, more than ${limit}`);
+    reading.willRead(file.size, what);
+    const bytes = Buffer.allocUnsafe(file.size);
+    for (let at = 0; at < file.size; at += PIECE_BYTES) {
+      const piece = bytes.subarray(at, at + PIECE_BYTES);
+      readPiece(file, piece, at);
+      seen?.(piece);
+      await reading.breathe();
+    }
+    return bytes;
+  } catch (cause) {
+    throw storeError(`reading ${path}`, cause);
+  } finally {
+    closeSync(file.fd);
+  }
+}
+
+/** Reads a blob whose size is known, and checks size and digest. */
+export async function readBlob(
+  reading: Reading,
+  ref: BlobRef,
+  limit: number,
+  what: string,
+): Promise<Buffer> {
+  requireBlobSize(ref, limit, what);
+  const bytes = await readBlobByDigest(reading, ref.digest, limit, what);
   if (bytes.length !== ref.size) throw sizeError(what, ref, bytes.length);
   return bytes;
 }
 
+/** `ERR_SNAPSHOT_FORMAT` for a blob that says of itself that it is too large. */
+export function requireBlobSize(ref: BlobRef, limit: number, what: string): void {
+  if (ref.size > limit) {
+    throw formatError(what, `its descriptor says ${ref.size} bytes, more than ${limit}`);
+  }
+}
+
 /** Reads a blob of which only the digest is known. */
-export function readBlobByDigest(
-  store: string,
+export async function readBlobByDigest(
+  reading: Reading,
   digest: string,
   limit: number,
   what: string,
-): Buffer {
-  const path = blobPath(store, digest);
-  const bytes = readSmallFile(path, limit, `${what} ${digest} is not in the store ${store}`);
-  const found = sha256(bytes);
+): Promise<Buffer> {
+  const { store } = reading;
+  const hash = createHash('sha256');
+  const bytes = await readFile(reading, blobPath(store, digest), limit, {
+    what,
+    missing: `${what} ${digest} is not in the store ${store}`,
+    seen: (piece) => hash.update(piece),
+  });
+  const found = `sha256:${hash.digest('hex')}`;
   if (found !== digest) {
     throw corruptError(`${what} ${digest}`, `its bytes have ${found}`, { digest, found });
   }
@@ -143,7 +191,7 @@ export function openBlob(store: string, ref: BlobRef, what: string): OpenBlob {
   throw sizeError(what, ref, file.size);
 }
 
-function sizeError(what: string, ref: BlobRef, found: number): Error {
+export function sizeError(what: string, ref: BlobRef, found: number): Error {
   return corruptError(`${what} ${ref.digest}`, `${found} bytes instead of ${ref.size}`, {
     digest: ref.digest,
     size: found,

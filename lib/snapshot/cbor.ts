@@ -10,6 +10,7 @@
 import { Encoder } from 'cbor-x';
 import { formatError } from './failures.js';
 import { LIMITS } from './format.js';
+import { finish, ROUNDS_PER_STEP, type Steps } from './steps.js';
 
 export type CborValue = number | bigint | string | Uint8Array | CborValue[] | CborMap;
 export interface CborMap {
@@ -30,10 +31,15 @@ export function encodeCbor(value: CborValue): Uint8Array {
 
 /** Decodes one whole value; `ERR_SNAPSHOT_FORMAT` naming `what` for anything not in the subset. */
 export function decodeCbor(bytes: Uint8Array, what: string): CborValue {
-  const reader = new Reader(bytes, what);
-  const value = reader.value(0);
-  reader.requireEnd();
-  return value;
+  return finish(cborSteps(bytes, what));
+}
+
+/** Byte strings up to this size are copied, longer ones are views of what is decoded. */
+const COPIED_BYTES = 64 * 1024;
+
+/** The same in steps. */
+export function cborSteps(bytes: Uint8Array, what: string): Steps<CborValue> {
+  return new Reader(bytes, what).value();
 }
 
 export function isMap(value: CborValue | undefined): value is CborMap {
@@ -41,6 +47,28 @@ export function isMap(value: CborValue | undefined): value is CborMap {
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+class ArrayFrame {
+  readonly items: CborValue[] = [];
+  readonly map = undefined;
+  left: number;
+  constructor(left: number) {
+    this.left = left;
+  }
+}
+
+class MapFrame {
+  readonly map: CborMap;
+  key = '';
+  left: number;
+  constructor(left: number, map: CborMap) {
+    this.left = left;
+    this.map = map;
+  }
+}
+
+/** An array or a map that is being read, with `left` values to come. */
+type Frame = ArrayFrame | MapFrame;
 
 class Reader {
   readonly #bytes: Uint8Array;
@@ -55,11 +83,40 @@ class Reader {
     this.#what = what;
   }
 
-  requireEnd(): void {
-    if (this.#at !== this.#bytes.length) throw this.#bad('bytes after the value');
+  *value(): Steps<CborValue> {
+    const open: Frame[] = [];
+    for (let count = 1; ; count++) {
+      if (count % ROUNDS_PER_STEP === 0) yield;
+      if (count > LIMITS.cborValues) throw this.#bad(`more than ${LIMITS.cborValues} values`);
+      const head = this.#head(open.length);
+      if (head instanceof ArrayFrame || head instanceof MapFrame) {
+        if (head.map) head.key = this.#key(head.map);
+        open.push(head);
+        continue;
+      }
+      let value: CborValue = head;
+      // It ends as many arrays and maps as it is the last of.
+      for (;;) {
+        const frame = open.at(-1);
+        if (frame === undefined) {
+          if (this.#at !== this.#bytes.length) throw this.#bad('bytes after the value');
+          return value;
+        }
+        if (frame.map) frame.map[frame.key] = value;
+        else frame.items.push(value);
+        frame.left--;
+        if (frame.left > 0) {
+          if (frame.map) frame.key = this.#key(frame.map);
+          break;
+        }
+        open.pop();
+        value = frame.map ?? frame.items;
+      }
+    }
   }
 
-  value(depth: number): CborValue {
+  /** A whole value, or an array or a map that is to be filled. */
+  #head(depth: number): CborValue | Frame {
     if (depth > LIMITS.depth) throw this.#bad(`nested deeper than ${LIMITS.depth} levels`);
     const initial = this.#byte();
     const major = initial >> 5;
@@ -67,16 +124,12 @@ class Reader {
     if (major <= 1) return this.#integer(major === 1, info);
     if (major > 5) throw this.#bad('a tag, float or simple value');
     const length = this.#length(info);
-    switch (major) {
-      case 2:
-        return this.#take(length).slice();
-      case 3:
-        return this.#text(length);
-      case 4:
-        return this.#array(length, depth);
-      default:
-        return this.#map(length, depth);
-    }
+    if (major === 2) return length > COPIED_BYTES ? this.#take(length) : this.#take(length).slice();
+    if (major === 3) return this.#text(length);
+    if (major === 4) return length === 0 ? [] : new ArrayFrame(length);
+    // No prototype: `__proto__` and `constructor` are keys like others, to be refused by schema.
+    const map: CborMap = Object.create(null);
+    return length === 0 ? map : new MapFrame(length, map);
   }
 
   #integer(negative: boolean, info: number): number | bigint {
@@ -116,23 +169,12 @@ class Reader {
     }
   }
 
-  #array(length: number, depth: number): CborValue[] {
-    const items: CborValue[] = [];
-    for (let i = 0; i < length; i++) items.push(this.value(depth + 1));
-    return items;
-  }
-
-  #map(length: number, depth: number): CborMap {
-    // No prototype: `__proto__` and `constructor` are keys like others, to be refused by schema.
-    const map: CborMap = Object.create(null);
-    for (let i = 0; i < length; i++) {
-      const initial = this.#byte();
-      if (initial >> 5 !== 3) throw this.#bad('a map key that is not text');
-      const key = this.#text(this.#length(initial & 0x1f));
-      if (key in map) throw this.#bad(`duplicate key ${JSON.stringify(key).slice(0, 80)}`);
-      map[key] = this.value(depth + 1);
-    }
-    return map;
+  #key(map: CborMap): string {
+    const initial = this.#byte();
+    if (initial >> 5 !== 3) throw this.#bad('a map key that is not text');
+    const key = this.#text(this.#length(initial & 0x1f));
+    if (key in map) throw this.#bad(`duplicate key ${JSON.stringify(key).slice(0, 80)}`);
+    return key;
   }
 
   #byte(): number {

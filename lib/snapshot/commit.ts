@@ -30,11 +30,13 @@ import {
   MEDIA_TYPE_WORKING_SET,
 } from './format.js';
 import { readManifest } from './index-file.js';
+import type { StoreLimits } from './limits.js';
 import { readConfig } from './load.js';
 import { encodeManifest } from './manifest.js';
 import { encodeMemoryIndex } from './memory-index.js';
 import { product } from './product.js';
 import { type PendingBlob, publish, throwIfAborted } from './publish.js';
+import { Reading } from './reading.js';
 import { encodeState } from './state.js';
 import { taggedAs } from './update.js';
 import { encodeWorkingSet } from './working-set.js';
@@ -70,11 +72,12 @@ export interface CommittedSnapshot {
 export class SnapshotWriter implements AsyncDisposable {
   readonly #workspace: Workspace;
   readonly #durable: boolean;
+  readonly #limits: StoreLimits;
   readonly #parts: { fd: number; path: string }[] = [];
   #status: 'open' | 'committing' | 'done' = 'open';
 
   /** `SnapshotStore.begin` makes one. */
-  constructor(store: string, durable: boolean) {
+  constructor(store: string, durable: boolean, limits: StoreLimits) {
     try {
       requireBlobDirectories(store);
       this.#workspace = new Workspace(store);
@@ -82,6 +85,7 @@ export class SnapshotWriter implements AsyncDisposable {
       throw storeError(`writing to the store ${store}`, cause);
     }
     this.#durable = durable;
+    this.#limits = limits;
   }
 
   /** Fsync blobs and names, so that the snapshot survives a crash of the system. */
@@ -98,8 +102,8 @@ export class SnapshotWriter implements AsyncDisposable {
    * Throws what {@link commit} would for this parent: `ERR_INVALID_ARGUMENT`, `ERR_SNAPSHOT_MISSING`,
    * `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`.
    */
-  requireParent(digest: string, machine: MachineDescription): void {
-    this.#inherit(digest, machine);
+  async requireParent(digest: string, machine: MachineDescription): Promise<void> {
+    await this.#inherit(digest, machine);
   }
 
   /**
@@ -161,7 +165,7 @@ export class SnapshotWriter implements AsyncDisposable {
     throwIfAborted(signal);
     const parent = input.parentDigest ?? null;
     const { config, bytes } = encodeConfig(input.config, product(), parent);
-    const inherited = parent === null ? [] : this.#inherit(parent, config.machine);
+    const inherited = parent === null ? [] : await this.#inherit(parent, config.machine, signal);
 
     const workingSet =
       input.workingSet === undefined
@@ -205,7 +209,7 @@ export class SnapshotWriter implements AsyncDisposable {
       annotations: { [ANNOTATION_CREATED]: config.created },
     };
     const blobs = [...parts, ...workingSet, ...small, manifest];
-    await publish(this.#workspace, {
+    await publish(this.#workspace, this.#limits, {
       blobs,
       inherited,
       entry: tag === undefined ? entry : taggedAs(entry, tag),
@@ -221,11 +225,15 @@ export class SnapshotWriter implements AsyncDisposable {
   }
 
   /** Memory layers of the parent, oldest first. */
-  #inherit(parent: string, machine: MachineDescription): Descriptor[] {
-    const { store } = this.#workspace;
-    const manifest = readManifest(store, { digest: parent });
+  async #inherit(
+    parent: string,
+    machine: MachineDescription,
+    signal?: AbortSignal,
+  ): Promise<Descriptor[]> {
+    const reading = new Reading(this.#workspace.store, this.#limits, { signal });
+    const manifest = await readManifest(reading, { digest: parent });
     const { memory: layers } = splitLayers(manifest);
-    const config = readConfig(store, manifest);
+    const config = await readConfig(reading, manifest);
     const regions = [...machine.memory.regions].sort((a, b) => a.gpa - b.gpa);
     requireArgument(
       JSON.stringify(memoryKey(config.machine.memory.regions)) ===

@@ -8,11 +8,14 @@ import type { NativeDevices } from '../native/binding.js';
 import { PAGE_SIZE } from '../units.js';
 import { checkShape, formatError, versionError } from './failures.js';
 import { digestSchema, LAYOUT_VERSION, LIMITS, STATE_VERSION } from './format.js';
-import { parseJson } from './json.js';
+import { jsonSteps } from './json.js';
 import type { MemoryRegion } from './memory-index.js';
+import { finish, type Steps } from './steps.js';
 
 const WHAT = 'config';
 const GENERATION_ID_BYTES = 16;
+/** No array of a config has more items than there are names of features. */
+const MOST_ITEMS = 4096;
 const pages = z.int().nonnegative().multipleOf(PAGE_SIZE).max(LIMITS.guestAddress);
 const text = z.string().max(4096);
 
@@ -66,7 +69,7 @@ const hostSchema = z.looseObject({
     model: z.int().nonnegative(),
     stepping: z.int().nonnegative(),
     /** Names of the features that KVM offered there. */
-    features: z.array(text).max(4096),
+    features: z.array(text).max(MOST_ITEMS),
   }),
   /** Host TSC frequency, kHz. */
   tscKhz: z.int().nonnegative(),
@@ -140,7 +143,12 @@ export function encodeConfig(
 
 /** Bytes to config; `ERR_SNAPSHOT_FORMAT` for anything that breaks a rule of the format. */
 export function decodeConfig(bytes: Uint8Array): SnapshotConfig {
-  const json = parseJson(bytes, WHAT);
+  return finish(configSteps(bytes));
+}
+
+export function* configSteps(bytes: Uint8Array): Steps<SnapshotConfig> {
+  const json = yield* jsonSteps(bytes, WHAT, MOST_ITEMS);
+  yield;
   // Versions first: a newer config may have another shape.
   const { format } = checkShape(versionsSchema, json, WHAT);
   if (format.layout > LAYOUT_VERSION) {

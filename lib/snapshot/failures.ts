@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import type { z } from 'zod';
 import { KvmsnapError } from '../errors.js';
+import type { Steps } from './steps.js';
 
 /** `ERR_SNAPSHOT_FORMAT`: `what` names the blob or file. */
 export function formatError(what: string, problem: string, cause?: unknown): KvmsnapError {
@@ -78,6 +79,21 @@ function errnoName(errno: number | undefined): string | undefined {
 
 export function errnoCode(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | undefined)?.code;
+}
+
+/** Checks each of a list, in steps. `what` names the list. */
+export function* checkEach<T extends z.ZodType>(
+  schema: T,
+  values: readonly unknown[],
+  what: string,
+): Steps<z.infer<T>[]> {
+  const checked: z.infer<T>[] = [];
+  for (const [i, value] of values.entries()) {
+    checked.push(checkShape(schema, value, `${what}.${i}`));
+    // One may have as many annotations as an object may have keys.
+    if (i % 16 === 0) yield;
+  }
+  return checked;
 }
 
 /** Checks `value` against `schema`; the first problem becomes `ERR_SNAPSHOT_FORMAT`. */

@@ -1,19 +1,23 @@
 /** Removing blobs that no snapshot, nor anything else that the index names, needs any more. */
 import { lstatSync } from 'node:fs';
-import { readdir, unlink } from 'node:fs/promises';
+import { opendir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { blobDirectory, readBlobByDigest, requireBlobDirectories, sha256 } from './blobs.js';
+import { blobDirectory, readBlobByDigest, requireBlobDirectories } from './blobs.js';
 import { storeError } from './failures.js';
 import { isDigest, LIMITS } from './format.js';
 import { readIndex } from './index-file.js';
-import { parseJson } from './json.js';
+import { jsonSteps } from './json.js';
 import { withLock } from './lock.js';
+import type { Reading } from './reading.js';
+import type { Steps } from './steps.js';
 import { Workspace } from './workspace.js';
 
 /** Other tools write blobs before they name them in the index. */
 const DEFAULT_GRACE_MS = 3600_000;
 
 export interface GcOptions {
+  /** `ERR_ABORTED`, after some were removed or before. */
+  signal?: AbortSignal;
   /** Blobs younger than this are kept. Milliseconds, one hour by default. */
   graceMs?: number;
 }
@@ -27,12 +31,17 @@ export interface GcResult {
  * Marks from the index and removes the rest, under the lock. A manifest that cannot be read stops it
  * before anything is removed, since what it needs is not known.
  */
-export async function collectGarbage(store: string, options: GcOptions = {}): Promise<GcResult> {
+export async function collectGarbage(reading: Reading, options: GcOptions = {}): Promise<GcResult> {
+  const { store, signal } = reading;
   let workspace: Workspace | undefined;
   try {
     requireBlobDirectories(store);
     workspace = new Workspace(store);
-    return await withLock(workspace, () => sweep(store, options.graceMs ?? DEFAULT_GRACE_MS));
+    return await withLock(
+      workspace,
+      () => sweep(reading, options.graceMs ?? DEFAULT_GRACE_MS),
+      signal ? { signal } : {},
+    );
   } catch (cause) {
     throw storeError(`collecting garbage in ${store}`, cause);
   } finally {
@@ -40,11 +49,14 @@ export async function collectGarbage(store: string, options: GcOptions = {}): Pr
   }
 }
 
-async function sweep(store: string, graceMs: number): Promise<GcResult> {
-  const marked = mark(store);
+async function sweep(reading: Reading, graceMs: number): Promise<GcResult> {
+  const { store } = reading;
+  const marked = await mark(reading);
   const youngest = Date.now() - graceMs;
   const result = { blobs: 0, bytes: 0 };
-  for (const name of await readdir(blobDirectory(store))) {
+  // A store may have more files than memory has room for their names.
+  for await (const { name } of await opendir(blobDirectory(store))) {
+    await reading.breathe();
     const digest = `sha256:${name}`;
     if (!isDigest(digest) || marked.has(digest)) continue;
     const path = join(blobDirectory(store), name);
@@ -58,15 +70,16 @@ async function sweep(store: string, graceMs: number): Promise<GcResult> {
 }
 
 /** Everything reachable, whoever made it: any `digest` in an index or manifest is kept. */
-function mark(store: string): Set<string> {
+async function mark(reading: Reading): Promise<Set<string>> {
   const marked = new Set<string>();
-  const pending: Reference[] = references(readIndex(store));
+  const pending: Reference[] = await reading.run(references(await readIndex(reading)));
   for (let next = pending.pop(); next; next = pending.pop()) {
     if (marked.has(next.digest)) continue;
     marked.add(next.digest);
     if (!next.isManifest) continue;
-    const bytes = readBlobByDigest(store, next.digest, LIMITS.manifest, 'manifest');
-    pending.push(...references(parseJson(bytes, `manifest ${sha256(bytes)}`)));
+    const bytes = await readBlobByDigest(reading, next.digest, LIMITS.manifest, 'manifest');
+    const manifest = await reading.run(jsonSteps(bytes, `manifest ${next.digest}`));
+    for (const reference of await reading.run(references(manifest))) pending.push(reference);
   }
   return marked;
 }
@@ -76,8 +89,9 @@ interface Reference {
   isManifest: boolean;
 }
 
-function references(value: unknown, found: Reference[] = []): Reference[] {
+function* references(value: unknown, found: Reference[] = []): Steps<Reference[]> {
   if (typeof value !== 'object' || value === null) return found;
+  yield;
   const { digest, mediaType } = value as { digest?: unknown; mediaType?: unknown };
   if (typeof digest === 'string' && isDigest(digest)) {
     // OCI's and Docker's types of manifests, indices and manifest lists.
@@ -85,6 +99,6 @@ function references(value: unknown, found: Reference[] = []): Reference[] {
       typeof mediaType === 'string' && /(manifest|index)\.[^/]*json$/.test(mediaType);
     found.push({ digest, isManifest });
   }
-  for (const inner of Object.values(value)) references(inner, found);
+  for (const inner of Object.values(value)) yield* references(inner, found);
   return found;
 }

@@ -1,12 +1,14 @@
 /** `index.json` and `oci-layout`: names of snapshots. Reading them never needs the store's lock. */
 import { join } from 'node:path';
-import { readBlob, readBlobByDigest, readSmallFile } from './blobs.js';
-import { checkShape, formatError, missingError } from './failures.js';
+import { readBlob, readBlobByDigest, readFile, readSmallFile } from './blobs.js';
+import { checkEach, checkShape, formatError, missingError } from './failures.js';
 import {
   ANNOTATION_REF_NAME,
   ARTIFACT_TYPE,
+  descriptorSchema,
   type Index,
   type IndexEntry,
+  indexEntrySchema,
   indexSchema,
   isDigest,
   isRefName,
@@ -17,7 +19,8 @@ import {
   MEDIA_TYPE_OCI_MANIFEST,
   manifestSchema,
 } from './format.js';
-import { parseJson } from './json.js';
+import { jsonSteps, parseJson } from './json.js';
+import type { Reading } from './reading.js';
 
 export const LAYOUT_FILE = 'oci-layout';
 export const INDEX_FILE = 'index.json';
@@ -37,13 +40,16 @@ export function checkLayoutFile(store: string): void {
   checkShape(layoutSchema, parseJson(bytes, LAYOUT_FILE), LAYOUT_FILE);
 }
 
-export function readIndex(store: string): Index {
-  const bytes = readSmallFile(
-    join(store, INDEX_FILE),
-    LIMITS.indexFile,
-    `${store} is not a snapshot store: it has no ${INDEX_FILE} file. Check the path.`,
-  );
-  return checkShape(indexSchema, parseJson(bytes, INDEX_FILE), INDEX_FILE);
+export async function readIndex(reading: Reading): Promise<Index> {
+  const { store } = reading;
+  const bytes = await readFile(reading, join(store, INDEX_FILE), LIMITS.indexFile, {
+    what: INDEX_FILE,
+    missing: `${store} is not a snapshot store: it has no ${INDEX_FILE} file. Check the path.`,
+  });
+  const json = await reading.run(jsonSteps(bytes, INDEX_FILE));
+  const index = checkShape(indexSchema, json, INDEX_FILE);
+  const entries = checkEach(indexEntrySchema, index.manifests, `${INDEX_FILE} manifests`);
+  return { ...index, manifests: await reading.run(entries) };
 }
 
 export const tagOf = (entry: IndexEntry): string | undefined =>
@@ -63,9 +69,10 @@ export interface Resolved {
 }
 
 /** A tag, or a manifest digest with or without a tag, to a manifest. */
-export function resolve(store: string, ref: string): Resolved {
+export async function resolve(reading: Reading, ref: string): Promise<Resolved> {
   if (isDigest(ref)) return { digest: ref };
-  const entries = entriesTagged(readIndex(store), ref, store);
+  const { store } = reading;
+  const entries = entriesTagged(await readIndex(reading), ref, store);
   const [entry] = entries;
   if (!entry) {
     throw missingError(`no snapshot is tagged ${ref} in ${store}. List the store to see its tags.`);
@@ -85,10 +92,20 @@ export function entriesTagged(index: Index, tag: string, store: string): IndexEn
   return index.manifests.filter((entry) => tagOf(entry) === tag);
 }
 
-export function readManifest(store: string, { digest, size }: Resolved): Manifest {
+export async function readManifest(
+  reading: Reading,
+  { digest, size }: Resolved,
+): Promise<Manifest> {
   const bytes =
     size === undefined
-      ? readBlobByDigest(store, digest, LIMITS.manifest, 'manifest')
-      : readBlob(store, { digest, size }, LIMITS.manifest, 'manifest');
-  return checkShape(manifestSchema, parseJson(bytes, 'manifest'), `manifest ${digest}`);
+      ? await readBlobByDigest(reading, digest, LIMITS.manifest, 'manifest')
+      : await readBlob(reading, { digest, size }, LIMITS.manifest, 'manifest');
+  const what = `manifest ${digest}`;
+  const manifest = checkShape(
+    manifestSchema,
+    await reading.run(jsonSteps(bytes, 'manifest')),
+    what,
+  );
+  const layers = await reading.run(checkEach(descriptorSchema, manifest.layers, `${what} layers`));
+  return { ...manifest, layers };
 }

@@ -1,21 +1,37 @@
 /** Reading a snapshot to restore it: everything small is read and checked, memory is only opened. */
 import { closeSync } from 'node:fs';
 import type { PageRun, RawMachineState } from '../native/binding.js';
-import { type OpenBlob, openBlob, readBlob, requireBlobDirectories } from './blobs.js';
-import { checkLayer, flatten, type LayerRef, splitLayers } from './chain.js';
+import {
+  type OpenBlob,
+  openBlob,
+  readBlob,
+  requireBlobDirectories,
+  requireBlobSize,
+} from './blobs.js';
+import {
+  checkLayer,
+  type FlatMemory,
+  flattenSteps,
+  type LayerRef,
+  type PartChecksums,
+  splitLayers,
+} from './chain.js';
 import { requireArchitecture } from './compat.js';
-import { decodeConfig, memoryRegions, type SnapshotConfig } from './config.js';
+import { configSteps, memoryRegions, type SnapshotConfig } from './config.js';
 import type { Extents } from './extents.js';
 import { formatError } from './failures.js';
 import { type Descriptor, LIMITS, type Manifest } from './format.js';
 import { type Resolved, readManifest, resolve } from './index-file.js';
-import { type DecodedIndex, decodeMemoryIndex, type MemoryRegion } from './memory-index.js';
-import { decodeState } from './state.js';
-import { decodeWorkingSet } from './working-set.js';
+import { requireWithin } from './limits.js';
+import { type DecodedIndex, type MemoryRegion, memoryIndexSteps } from './memory-index.js';
+import type { Reading } from './reading.js';
+import { stateSteps } from './state.js';
+import { workingSetSteps } from './working-set.js';
 
-/** A file of memory, with the name of its content. */
+/** A file of memory, with the name of its content and what each part of that should be. */
 export interface OpenPart extends OpenBlob {
   digest: string;
+  checksums: PartChecksums;
 }
 
 /** A snapshot ready to restore. Whoever loaded it closes it; mappings of its files outlive that. */
@@ -50,32 +66,58 @@ export interface SnapshotParts {
 }
 
 /** Reads manifest, config, memory indices and working set, and checks that they agree. */
-export function readParts(store: string, resolved: Resolved): SnapshotParts {
-  const manifest = readManifest(store, resolved);
+export async function readParts(reading: Reading, resolved: Resolved): Promise<SnapshotParts> {
+  const manifest = await readManifest(reading, resolved);
   // Config first: it has the versions, and a newer manifest may have layers that are not known here.
-  const config = readConfig(store, manifest);
+  const config = await readConfig(reading, manifest);
   requireArchitecture(config);
   const { state: stateRef, memory, workingSet } = splitLayers(manifest);
   const regions = memoryRegions(config.machine);
-  const layers = memory.map((ref) => {
-    const bytes = readBlob(store, ref.index, LIMITS.memoryIndex, 'memory index');
-    const index = decodeMemoryIndex(bytes);
+  requireIndexBytes(reading, memory);
+  const layers: SnapshotParts['layers'] = [];
+  for (const ref of memory) {
+    const index = await readLayer(reading, ref.index);
     checkLayer(index, ref, regions);
-    return { ref, index };
-  });
+    layers.push({ ref, index });
+    await reading.breathe();
+  }
   const parts = { digest: resolved.digest, manifest, config, stateRef, layers };
   if (workingSet === undefined) return parts;
-  const bytes = readBlob(store, workingSet, LIMITS.workingSet, 'working set');
-  return { ...parts, workingSet: { ref: workingSet, runs: decodeWorkingSet(bytes, regions) } };
+  const bytes = await readBlob(reading, workingSet, LIMITS.workingSet, 'working set');
+  const runs = await reading.run(workingSetSteps(bytes, regions));
+  return { ...parts, workingSet: { ref: workingSet, runs } };
 }
 
-export function readConfig(store: string, manifest: Manifest): SnapshotConfig {
-  return decodeConfig(readBlob(store, manifest.config, LIMITS.config, 'config'));
+/** As often as each is named: each time it is laid over the others again. */
+function requireIndexBytes({ limits }: Reading, memory: readonly LayerRef[]): void {
+  for (const { index } of memory) requireBlobSize(index, LIMITS.memoryIndex, 'memory index');
+  const total = memory.reduce((sum, { index }) => sum + index.size, 0);
+  requireWithin(limits, 'indexBytes', total, 'the memory indices of the snapshot have many bytes');
+}
+
+async function readLayer(reading: Reading, ref: Descriptor): Promise<DecodedIndex> {
+  // Two descriptors may differ in what they say of the size.
+  return reading.once('memory index', `${ref.digest} ${ref.size}`, ref.size, async () => {
+    const bytes = await readBlob(reading, ref, LIMITS.memoryIndex, 'memory index');
+    return reading.run(memoryIndexSteps(bytes));
+  });
+}
+
+export async function readConfig(reading: Reading, manifest: Manifest): Promise<SnapshotConfig> {
+  const { config } = manifest;
+  return reading.once('config', `${config.digest} ${config.size}`, config.size, async () =>
+    reading.run(configSteps(await readBlob(reading, config, LIMITS.config, 'config'))),
+  );
 }
 
 /** Reads the state blob and checks that it is of the machine that the config describes. */
-export function readState(store: string, ref: Descriptor, config: SnapshotConfig): RawMachineState {
-  const state = decodeState(readBlob(store, ref, LIMITS.state, 'state'));
+export async function readState(
+  reading: Reading,
+  ref: Descriptor,
+  config: SnapshotConfig,
+): Promise<RawMachineState> {
+  const bytes = await readBlob(reading, ref, LIMITS.state, 'state');
+  const state = await reading.run(stateSteps(bytes));
   const { vcpus, irqchip } = config.machine;
   if (state.vcpus.length !== vcpus) {
     throw formatError('state', `${state.vcpus.length} vCPUs, where the config has ${vcpus}`);
@@ -89,13 +131,13 @@ export function readState(store: string, ref: Descriptor, config: SnapshotConfig
 }
 
 /** Loads by tag or digest. Nothing of guest memory is read: its files are opened. */
-export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
-  requireBlobDirectories(store);
-  const resolved = resolve(store, ref);
-  const { config, stateRef, layers, workingSet } = readParts(store, resolved);
-  const state = readState(store, stateRef, config);
-  const memory = flatten(layers);
-  const files = openParts(store, memory.files);
+export async function loadSnapshot(reading: Reading, ref: string): Promise<LoadedSnapshot> {
+  requireBlobDirectories(reading.store);
+  const resolved = await resolve(reading, ref);
+  const { config, stateRef, layers, workingSet } = await readParts(reading, resolved);
+  const state = await readState(reading, stateRef, config);
+  const memory = await reading.run(flattenSteps(layers, reading.limits));
+  const files = await openParts(reading, memory);
   const close = (): void => {
     for (const { fd } of files.splice(0)) closeSync(fd);
   };
@@ -114,11 +156,16 @@ export function loadSnapshot(store: string, ref: string): LoadedSnapshot {
   };
 }
 
-function openParts(store: string, parts: Descriptor[]): OpenPart[] {
+async function openParts(
+  reading: Reading,
+  { files: parts, checksums }: FlatMemory,
+): Promise<OpenPart[]> {
   const files: OpenPart[] = [];
   try {
-    for (const part of parts) {
-      files.push({ ...openBlob(store, part, 'memory part'), digest: part.digest });
+    for (const [i, part] of parts.entries()) {
+      const file = openBlob(reading.store, part, 'memory part');
+      files.push({ ...file, digest: part.digest, checksums: checksums[i] as PartChecksums });
+      await reading.breathe();
     }
     return files;
   } catch (cause) {

@@ -4,10 +4,11 @@
  */
 import { requireArgument } from '../errors.js';
 import { PAGE_SIZE } from '../units.js';
-import { type CborMap, type CborValue, decodeCbor, encodeCbor, isMap } from './cbor.js';
+import { type CborMap, type CborValue, cborSteps, encodeCbor, isMap } from './cbor.js';
 import { Extents } from './extents.js';
 import { formatError, versionError } from './failures.js';
 import { LAYOUT_VERSION, LIMITS } from './format.js';
+import { finish, ROUNDS_PER_STEP, type Steps } from './steps.js';
 
 const FORMAT = 'kvmsnap.memory.index';
 const WHAT = 'memory index';
@@ -99,7 +100,11 @@ export function encodeMemoryIndex(index: MemoryIndex): Uint8Array {
 
 /** Bytes to index; `ERR_SNAPSHOT_FORMAT` for anything that breaks a rule of the format. */
 export function decodeMemoryIndex(bytes: Uint8Array): DecodedIndex {
-  const root = decodeCbor(bytes, WHAT);
+  return finish(memoryIndexSteps(bytes));
+}
+
+export function* memoryIndexSteps(bytes: Uint8Array): Steps<DecodedIndex> {
+  const root = yield* cborSteps(bytes, WHAT);
   if (!isMap(root) || root.format !== FORMAT) throw formatError(WHAT, `format is not ${FORMAT}`);
   const version = small(root.version, 'version', 1, 0xffffffff);
   if (version > LAYOUT_VERSION) throw versionError(WHAT, version, LAYOUT_VERSION);
@@ -107,13 +112,13 @@ export function decodeMemoryIndex(bytes: Uint8Array): DecodedIndex {
   const regions = decodeRegions(root.regions);
   const chunkSize = small(root.chunkSize, 'chunkSize', PAGE_SIZE, 2 ** 30);
   if ((chunkSize & (chunkSize - 1)) !== 0) throw bad('chunkSize is not a power of two');
-  const parts = decodeParts(root.parts, chunkSize);
-  const extents = unpackExtents(root.extents);
-  const zeros = unpackZeros(root.zeros);
-  checkPlaces(regions, extents, 'extent');
-  checkPlaces(regions, zeros, 'zero extent');
-  checkApart(extents, zeros);
-  checkParts(parts, extents);
+  const parts = yield* decodeParts(root.parts, chunkSize);
+  const extents = yield* unpackExtents(root.extents);
+  const zeros = yield* unpackZeros(root.zeros);
+  yield* checkPlaces(regions, extents, 'extent');
+  yield* checkPlaces(regions, zeros, 'zero extent');
+  yield* checkApart(extents, zeros);
+  yield* checkParts(parts, extents);
   return { regions, chunkSize, parts, extents, zeros };
 }
 
@@ -136,8 +141,10 @@ function decodeRegions(value: CborValue | undefined): MemoryRegion[] {
   });
 }
 
-function decodeParts(value: CborValue | undefined, chunkSize: number): MemoryPart[] {
-  return maps(value, 'parts', LIMITS.memoryParts).map((map) => {
+function* decodeParts(value: CborValue | undefined, chunkSize: number): Steps<MemoryPart[]> {
+  const parts: MemoryPart[] = [];
+  for (const map of maps(value, 'parts', LIMITS.memoryParts)) {
+    if (parts.length % 64 === 63) yield;
     requireKeys(map, ['size', 'crc32c']);
     const { size, crc32c } = map;
     if (typeof size !== 'bigint' || size <= 0n || size > BigInt(LIMITS.memoryPart)) {
@@ -147,16 +154,18 @@ function decodeParts(value: CborValue | undefined, chunkSize: number): MemoryPar
     if (!(crc32c instanceof Uint8Array) || crc32c.length !== 4 * chunks) {
       throw bad('a part does not have one CRC-32C for each chunk');
     }
-    return { size: Number(size), crc32c: unpackWords(crc32c) };
-  });
+    parts.push({ size: Number(size), crc32c: unpackWords(crc32c) });
+  }
+  return parts;
 }
 
 /** Order, and each inside one region. Both lists are sorted: one walk. */
-function checkPlaces(regions: MemoryRegion[], list: Extents, what: string): void {
+function* checkPlaces(regions: MemoryRegion[], list: Extents, what: string): Steps<void> {
   const places = regions.map(({ gpa, size }) => ({ gpa: Number(gpa), end: Number(gpa) + size }));
   let at = 0;
   let before = 0;
   for (let i = 0; i < list.length; i++) {
+    if (i % ROUNDS_PER_STEP === 0) yield;
     const gpa = list.gpa(i);
     const end = list.end(i);
     if (end === gpa) throw bad(`${what}: not of whole pages`);
@@ -171,18 +180,22 @@ function checkPlaces(regions: MemoryRegion[], list: Extents, what: string): void
   }
 }
 
-function checkApart(extents: Extents, zeros: Extents): void {
+function* checkApart(extents: Extents, zeros: Extents): Steps<void> {
   let at = 0;
   for (let i = 0; i < zeros.length; i++) {
-    while (at < extents.length && extents.end(at) <= zeros.gpa(i)) at++;
+    if (i % ROUNDS_PER_STEP === 0) yield;
+    for (; at < extents.length && extents.end(at) <= zeros.gpa(i); at++) {
+      if (at % ROUNDS_PER_STEP === 0) yield;
+    }
     if (at < extents.length && extents.gpa(at) < zeros.end(i)) {
       throw bad('an extent and a zero extent overlap');
     }
   }
 }
 
-function checkParts(parts: MemoryPart[], extents: Extents): void {
+function* checkParts(parts: MemoryPart[], extents: Extents): Steps<void> {
   for (let i = 0; i < extents.length; i++) {
+    if (i % ROUNDS_PER_STEP === 0) yield;
     const size = parts[extents.file(i)]?.size;
     if (size === undefined) {
       throw bad(`an extent names part ${extents.file(i)} of ${parts.length}`);
@@ -212,10 +225,11 @@ function packExtents(extents: MemoryExtent[]): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-function unpackExtents(value: CborValue | undefined): Extents {
+function* unpackExtents(value: CborValue | undefined): Steps<Extents> {
   const view = records(value, 'extents', EXTENT_BYTES);
   const extents = new Extents(view.byteLength / EXTENT_BYTES);
   for (let at = 0; at < view.byteLength; at += EXTENT_BYTES) {
+    if (at % (ROUNDS_PER_STEP * EXTENT_BYTES) === 0) yield;
     if (view.getUint32(at + 28, true) !== 0) throw bad('an extent has a reserved field set');
     const part = view.getUint32(at + 24, true);
     extents.add(pages(view, at), pages(view, at + 8), pages(view, at + 16), part);
@@ -232,10 +246,11 @@ function packZeros(zeros: ZeroExtent[]): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-function unpackZeros(value: CborValue | undefined): Extents {
+function* unpackZeros(value: CborValue | undefined): Steps<Extents> {
   const view = records(value, 'zeros', ZERO_BYTES);
   const zeros = new Extents(view.byteLength / ZERO_BYTES);
   for (let at = 0; at < view.byteLength; at += ZERO_BYTES) {
+    if (at % (ROUNDS_PER_STEP * ZERO_BYTES) === 0) yield;
     zeros.add(pages(view, at), pages(view, at + 8), 0, -1);
   }
   return zeros;
@@ -249,9 +264,9 @@ function packWords(words: Uint32Array): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
+/** A copy: words must be aligned. x86-64 is little-endian as the format is. */
 function unpackWords(bytes: Uint8Array): Uint32Array {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Uint32Array.from({ length: bytes.length / 4 }, (_, i) => view.getUint32(i * 4, true));
+  return new Uint32Array(Uint8Array.prototype.slice.call(bytes).buffer);
 }
 
 function records(value: CborValue | undefined, name: string, unit: number): DataView {

@@ -5,7 +5,9 @@ import { blobDirectory, blobPath } from './blobs.js';
 import { errnoCode, missingError } from './failures.js';
 import type { Descriptor } from './format.js';
 import { readIndex } from './index-file.js';
+import type { StoreLimits } from './limits.js';
 import { withLock } from './lock.js';
+import { Reading } from './reading.js';
 import { prepareIndex, withEntry } from './update.js';
 import { syncDirectory, type Workspace } from './workspace.js';
 
@@ -26,19 +28,29 @@ export interface Publication {
 }
 
 /** Takes the lock and publishes. What fails before the index is replaced is undone. */
-export async function publish(workspace: Workspace, publication: Publication): Promise<void> {
+export async function publish(
+  workspace: Workspace,
+  limits: StoreLimits,
+  publication: Publication,
+): Promise<void> {
   const { signal } = publication;
-  await withLock(workspace, () => publishLocked(workspace, publication), signal ? { signal } : {});
+  await withLock(
+    workspace,
+    () => publishLocked(workspace, limits, publication),
+    signal ? { signal } : {},
+  );
 }
 
 async function publishLocked(
   workspace: Workspace,
+  limits: StoreLimits,
   { blobs, inherited, entry, durable, signal }: Publication,
 ): Promise<void> {
   const { store } = workspace;
   // A sweep of the store may have run since the parent was read.
   for (const ref of inherited) await requireBlob(store, ref);
-  const replaceIndex = await prepareIndex(workspace, withEntry(readIndex(store), entry), durable);
+  const index = await readIndex(new Reading(store, limits, { signal }));
+  const replaceIndex = await prepareIndex(workspace, withEntry(index, entry), durable);
   const added: string[] = [];
   try {
     throwIfAborted(signal);

@@ -9,9 +9,10 @@ import type {
   RawVcpuState,
   RawVmState,
 } from '../native/binding.js';
-import { type CborMap, type CborValue, decodeCbor, encodeCbor, isMap } from './cbor.js';
+import { type CborMap, type CborValue, cborSteps, encodeCbor, isMap } from './cbor.js';
 import { formatError, versionError } from './failures.js';
 import { LIMITS, STATE_VERSION } from './format.js';
+import { finish, type Steps } from './steps.js';
 
 const FORMAT = 'kvmsnap.state';
 const WHAT = 'state';
@@ -104,7 +105,11 @@ export function encodeState(state: RawMachineState): Uint8Array {
 
 /** Bytes to state; `ERR_SNAPSHOT_FORMAT` for anything that is not exactly of the format. */
 export function decodeState(bytes: Uint8Array): RawMachineState {
-  const root = requireMap(decodeCbor(bytes, WHAT), WHAT);
+  return finish(stateSteps(bytes));
+}
+
+export function* stateSteps(bytes: Uint8Array): Steps<RawMachineState> {
+  const root = requireMap(yield* cborSteps(bytes, WHAT), WHAT);
   if (root.format !== FORMAT) throw formatError(WHAT, `format is not ${FORMAT}`);
   requireVersion(root, STATE_VERSION, WHAT);
   requireKeys(root, ['format', 'version', 'arch', 'vm', 'vcpus', 'devices'], WHAT);
@@ -113,16 +118,18 @@ export function decodeState(bytes: Uint8Array): RawMachineState {
   requireKeys(vm, ['version', ...keysOf(VM_STRUCTS)], 'vm section');
   return {
     vm: decodeStructs(VM_STRUCTS, vm, 'vm section') as unknown as RawVmState,
-    vcpus: decodeVcpus(root.vcpus),
-    devices: decodeDevices(root.devices),
+    vcpus: yield* decodeVcpus(root.vcpus),
+    devices: yield* decodeDevices(root.devices),
   };
 }
 
-function decodeVcpus(value: CborValue | undefined): RawVcpuState[] {
+function* decodeVcpus(value: CborValue | undefined): Steps<RawVcpuState[]> {
   if (!Array.isArray(value) || value.length === 0 || value.length > LIMITS.vcpus) {
     throw formatError(WHAT, `vcpus is not an array of 1 to ${LIMITS.vcpus}`);
   }
-  return value.map((item, i) => {
+  const vcpus: RawVcpuState[] = [];
+  for (const [i, item] of value.entries()) {
+    yield;
     const what = `vcpu ${i} section`;
     const map = section(item, VCPU_VERSION, what);
     requireKeys(map, ['version', ...keysOf(VCPU_STRUCTS), TSC_KHZ], what);
@@ -131,14 +138,16 @@ function decodeVcpus(value: CborValue | undefined): RawVcpuState[] {
       throw formatError(what, `${TSC_KHZ} is not a 32-bit unsigned integer`);
     }
     const structs = decodeStructs(VCPU_STRUCTS, map, what);
-    return { ...structs, tsc_khz: tscKhz } as unknown as RawVcpuState;
-  });
+    vcpus.push({ ...structs, tsc_khz: tscKhz } as unknown as RawVcpuState);
+  }
+  return vcpus;
 }
 
-function decodeDevices(value: CborValue | undefined): Record<string, RawDeviceState> {
+function* decodeDevices(value: CborValue | undefined): Steps<Record<string, RawDeviceState>> {
   const map = requireMap(value, 'devices section');
   const devices: Record<string, RawDeviceState> = {};
   for (const [name, item] of entries(map, MAX_DEVICES, 'devices section')) {
+    yield;
     if (!DEVICE_NAME.test(name)) throw formatError('devices section', 'a bad device name');
     const what = `device ${name}`;
     const device = section(item, DEVICE_VERSION, what);

@@ -20,9 +20,11 @@ import {
   resolve,
   tagOf,
 } from './index-file.js';
+import { limitsOf, type StoreLimits } from './limits.js';
 import { ancestors, listSnapshots, type SnapshotEntry } from './list.js';
 import { type LoadedSnapshot, loadSnapshot } from './load.js';
 import { sweepLock } from './lock.js';
+import { Reading, type ReadOptions } from './reading.js';
 import { taggedAs, updateIndex, withEntry } from './update.js';
 import { type VerifyOptions, type VerifyReport, verifySnapshot } from './verify.js';
 import { ensureDirectory, sweepWorkspaces, Workspace } from './workspace.js';
@@ -35,15 +37,25 @@ export interface StoreOptions {
    * Default true.
    */
   durable?: boolean;
+  /** What each call on it may cost: see {@link StoreLimits} for defaults and reasons. */
+  limits?: Partial<StoreLimits>;
 }
 
 export class SnapshotStore {
   readonly path: string;
+  /** What each call on it may cost. */
+  readonly limits: Readonly<StoreLimits>;
   readonly #durable: boolean;
 
-  private constructor(path: string, durable: boolean) {
+  private constructor(path: string, durable: boolean, limits: StoreLimits) {
     this.path = path;
+    this.limits = limits;
     this.#durable = durable;
+  }
+
+  /** The same store with other limits where `limits` names them. `ERR_INVALID_ARGUMENT`. */
+  withLimits(limits: Partial<StoreLimits>): SnapshotStore {
+    return new SnapshotStore(this.path, this.#durable, limitsOf(limits, this.limits));
   }
 
   /**
@@ -56,66 +68,69 @@ export class SnapshotStore {
       'a store is named by the path of a directory',
     );
     const durable = options.durable ?? true;
+    const limits = limitsOf(options.limits);
     if (options.create) await create(path, durable);
     checkLayoutFile(path);
     requireBlobDirectories(path);
     sweepWorkspaces(path);
     sweepLock(path);
-    return new SnapshotStore(path, durable);
+    return new SnapshotStore(path, durable, limits);
   }
 
   /** Starts a snapshot. Its writer must be committed or aborted. `ERR_STORE`. */
   async begin(options: { durable?: boolean } = {}): Promise<SnapshotWriter> {
-    return new SnapshotWriter(this.path, options.durable ?? this.#durable);
+    return new SnapshotWriter(this.path, options.durable ?? this.#durable, this.limits);
   }
 
-  /** Every snapshot that the index names, damaged ones too. */
-  async list(): Promise<SnapshotEntry[]> {
-    return listSnapshots(this.path);
+  /** Every snapshot that the index names, damaged ones too. `ERR_ABORTED`, `ERR_STORE`. */
+  async list(options: ReadOptions = {}): Promise<SnapshotEntry[]> {
+    return listSnapshots(this.#reading(options));
   }
 
-  /** Digest of the snapshot that a tag names. `ERR_SNAPSHOT_MISSING`. */
-  async resolve(ref: string): Promise<string> {
-    return resolve(this.path, ref).digest;
+  /** Digest of the snapshot that a tag names. `ERR_SNAPSHOT_MISSING`, `ERR_ABORTED`. */
+  async resolve(ref: string, options: ReadOptions = {}): Promise<string> {
+    return (await resolve(this.#reading(options), ref)).digest;
   }
 
   /**
    * Reads a snapshot by tag or `sha256:` digest, to restore it. Memory is opened, not read.
    * `ERR_SNAPSHOT_MISSING`, `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`,
-   * `ERR_SNAPSHOT_INCOMPATIBLE` (architecture), `ERR_STORE`.
+   * `ERR_SNAPSHOT_INCOMPATIBLE` (architecture), `ERR_SNAPSHOT_LIMIT`, `ERR_STORE`, `ERR_ABORTED`.
    */
-  async load(ref: string): Promise<LoadedSnapshot> {
-    return loadSnapshot(this.path, ref);
+  async load(ref: string, options: ReadOptions = {}): Promise<LoadedSnapshot> {
+    return loadSnapshot(this.#reading(options), ref);
   }
 
   /** Digests of the snapshots that this one was taken against, nearest first, as far as they exist. */
-  async ancestors(ref: string): Promise<string[]> {
-    return ancestors(this.path, ref);
+  async ancestors(ref: string, options: ReadOptions = {}): Promise<string[]> {
+    return ancestors(this.#reading(options), ref);
   }
 
   /** Reads every byte and compares it with its digests. `ERR_SNAPSHOT_CORRUPT`. */
   async verify(ref: string, options: VerifyOptions = {}): Promise<VerifyReport> {
-    return verifySnapshot(this.path, ref, options);
+    return verifySnapshot(this.#reading(options), ref, options);
   }
 
   /** Adds a working set: see `Snapshot.addWorkingSet`. Gives the digest of the snapshot that has it. */
   async addWorkingSet(
     ref: string,
     runs: readonly PageRun[],
-    options: { tag?: string; durable?: boolean } = {},
+    options: { tag?: string; durable?: boolean; signal?: AbortSignal } = {},
   ): Promise<string> {
     const { tag, durable = this.#durable } = options;
     requireArgument(tag === undefined || isTag(tag), `${JSON.stringify(tag)} is no tag`);
-    const { digest } = resolve(this.path, ref);
-    return attachWorkingSet(this.path, { digest, runs, durable, ...(tag ? { tag } : {}) });
+    const reading = this.#reading(options);
+    const { digest } = await resolve(reading, ref);
+    return attachWorkingSet(reading, { digest, runs, durable, ...(tag ? { tag } : {}) });
   }
 
   /** Gives a snapshot a tag, also one that another snapshot has, which then loses it. */
-  async tag(ref: string, tag: string): Promise<void> {
+  async tag(ref: string, tag: string, options: ReadOptions = {}): Promise<void> {
     requireArgument(isTag(tag), `${JSON.stringify(tag)} is no tag`);
-    await updateIndex(this.path, this.#durable, `tagging ${ref}`, (index) => {
-      const resolved = resolve(this.path, ref);
-      readManifest(this.path, resolved);
+    const reading = this.#reading(options);
+    await updateIndex(reading, this.#durable, `tagging ${ref}`, async (index) => {
+      const resolved = await resolve(reading, ref);
+      await readManifest(reading, resolved);
       const entry = index.manifests.find(({ digest }) => digest === resolved.digest);
       if (!entry) throw missingError(`${ref} is not in the index of ${this.path}`);
       return withEntry(index, taggedAs(entry, tag));
@@ -126,26 +141,30 @@ export class SnapshotStore {
    * Removes a tag, or with a digest all names of a snapshot. Snapshots taken against it stay whole.
    * Bytes are freed by {@link gc}.
    */
-  async delete(ref: string): Promise<void> {
-    await updateIndex(this.path, this.#durable, `deleting ${ref}`, (index) => {
+  async delete(ref: string, options: ReadOptions = {}): Promise<void> {
+    await updateIndex(this.#reading(options), this.#durable, `deleting ${ref}`, (index) => {
       const gone = isDigest(ref)
         ? index.manifests.filter(({ digest }) => digest === ref)
         : entriesTagged(index, ref, this.path);
       if (gone.length === 0) throw missingError(`no snapshot is named ${ref} in ${this.path}`);
-      return { ...index, manifests: index.manifests.filter((entry) => !gone.includes(entry)) };
+      const names = new Set(gone);
+      return { ...index, manifests: index.manifests.filter((entry) => !names.has(entry)) };
     });
   }
 
   /** Removes blobs that nothing in the index needs. */
   async gc(options: GcOptions = {}): Promise<GcResult> {
-    return collectGarbage(this.path, options);
+    return collectGarbage(this.#reading(options), options);
   }
 
   /** Tags in use, in the order of the index. */
-  async tags(): Promise<string[]> {
-    return readIndex(this.path)
-      .manifests.map(tagOf)
-      .filter((tag) => tag !== undefined);
+  async tags(options: ReadOptions = {}): Promise<string[]> {
+    const { manifests } = await readIndex(this.#reading(options));
+    return manifests.map(tagOf).filter((tag) => tag !== undefined);
+  }
+
+  #reading({ signal }: ReadOptions): Reading {
+    return new Reading(this.path, this.limits, { signal });
   }
 }
 

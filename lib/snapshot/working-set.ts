@@ -5,10 +5,11 @@
 import { requireArgument } from '../errors.js';
 import type { PageRun } from '../native/binding.js';
 import { PAGE_SIZE } from '../units.js';
-import { decodeCbor, encodeCbor, isMap } from './cbor.js';
+import { cborSteps, encodeCbor, isMap } from './cbor.js';
 import { formatError, versionError } from './failures.js';
 import { LAYOUT_VERSION, LIMITS } from './format.js';
 import type { MemoryRegion } from './memory-index.js';
+import { finish, ROUNDS_PER_STEP, type Steps } from './steps.js';
 
 const FORMAT = 'kvmsnap.memory.workingset';
 const WHAT = 'working set';
@@ -39,7 +40,14 @@ export function decodeWorkingSet(
   bytes: Uint8Array,
   regions: readonly Pick<MemoryRegion, 'gpa' | 'size'>[],
 ): PageRun[] {
-  const root = decodeCbor(bytes, WHAT);
+  return finish(workingSetSteps(bytes, regions));
+}
+
+export function* workingSetSteps(
+  bytes: Uint8Array,
+  regions: readonly Pick<MemoryRegion, 'gpa' | 'size'>[],
+): Steps<PageRun[]> {
+  const root = yield* cborSteps(bytes, WHAT);
   if (!isMap(root) || root.format !== FORMAT) throw formatError(WHAT, `format is not ${FORMAT}`);
   const { version, runs: packed } = root;
   if (typeof version !== 'number' || version < 1) throw formatError(WHAT, 'it has no version');
@@ -53,14 +61,22 @@ export function decodeWorkingSet(
     throw formatError(WHAT, `runs is not a byte string of ${RUN_BYTES}-byte records`);
   }
   const view = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
-  const runs = Array.from({ length: packed.length / RUN_BYTES }, (_, i): PageRun => {
-    const length = view.getBigUint64(i * RUN_BYTES + 8, true);
+  if (packed.length / RUN_BYTES > LIMITS.workingSetRuns) {
+    throw formatError(
+      WHAT,
+      `${packed.length / RUN_BYTES} runs, more than ${LIMITS.workingSetRuns}`,
+    );
+  }
+  const runs: PageRun[] = [];
+  for (let at = 0; at < packed.length; at += RUN_BYTES) {
+    if (at % (ROUNDS_PER_STEP * RUN_BYTES) === 0) yield;
+    const length = view.getBigUint64(at + 8, true);
     if (length % PAGE !== 0n || length > BigInt(LIMITS.guestAddress)) {
       throw formatError(WHAT, 'a run is not of whole pages');
     }
-    return { gpa: view.getBigUint64(i * RUN_BYTES, true), count: Number(length / PAGE) };
-  });
-  const problem = problemOf(runs, regions);
+    runs.push({ gpa: view.getBigUint64(at, true), count: Number(length / PAGE) });
+  }
+  const problem = yield* problemOf(runs, regions);
   if (problem !== undefined) throw formatError(WHAT, problem);
   return runs;
 }
@@ -74,24 +90,61 @@ export function requireWorkingSet(
     Array.isArray(runs) &&
     runs.every((run) => typeof run?.gpa === 'bigint' && Number.isInteger(run.count));
   requireArgument(isList, 'a working set is a list of { gpa: bigint, count: pages }');
-  const problem = problemOf(runs, regions);
+  const problem = finish(problemOf(runs, regions));
   requireArgument(problem === undefined, `the working set is of no use here: ${problem}`);
 }
 
+const byGpa = (a: PageRun, b: PageRun): number => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0);
+
+/** Sorts blocks, then merges them in pairs: a million runs take most of a second. */
+function* inOrderOfGpa(runs: readonly PageRun[]): Steps<PageRun[]> {
+  let sorted: PageRun[] = [];
+  for (let start = 0; start < runs.length; start += ROUNDS_PER_STEP) {
+    for (const run of runs.slice(start, start + ROUNDS_PER_STEP).sort(byGpa)) sorted.push(run);
+    yield;
+  }
+  for (let width = ROUNDS_PER_STEP; width < sorted.length; width *= 2) {
+    const merged: PageRun[] = [];
+    for (let start = 0; start < sorted.length; start += 2 * width) {
+      yield* merge(sorted, start, width, merged);
+    }
+    sorted = merged;
+  }
+  return sorted;
+}
+
+/** Two stretches of `width` from `start` on, the last one shorter where the list ends. */
+function* merge(from: PageRun[], start: number, width: number, into: PageRun[]): Steps<void> {
+  const middle = Math.min(start + width, from.length);
+  const end = Math.min(start + 2 * width, from.length);
+  let right = middle;
+  for (let left = start; left < middle; left++) {
+    const next = from[left] as PageRun;
+    for (; right < end && (from[right] as PageRun).gpa < next.gpa; right++) {
+      into.push(from[right] as PageRun);
+      if (right % ROUNDS_PER_STEP === 0) yield;
+    }
+    into.push(next);
+    if (left % ROUNDS_PER_STEP === 0) yield;
+  }
+  for (; right < end; right++) into.push(from[right] as PageRun);
+}
+
 /** What is wrong with the runs, if anything. */
-function problemOf(
+function* problemOf(
   runs: readonly PageRun[],
   regions: readonly Pick<MemoryRegion, 'gpa' | 'size'>[],
-): string | undefined {
+): Steps<string | undefined> {
   if (runs.length > LIMITS.workingSetRuns) {
     return `${runs.length} runs, more than ${LIMITS.workingSetRuns}`;
   }
-  const places = runs.map(({ gpa, count }) => ({ gpa, end: gpa + BigInt(count) * PAGE }));
-  places.sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+  const places = yield* inOrderOfGpa(runs);
   const inOrder = [...regions].sort((a, b) => (a.gpa < b.gpa ? -1 : 1));
   let at = 0;
   let before = 0n;
-  for (const { gpa, end } of places) {
+  for (const [i, { gpa, count }] of places.entries()) {
+    if (i % ROUNDS_PER_STEP === 0) yield;
+    const end = gpa + BigInt(count) * PAGE;
     if (gpa % PAGE !== 0n || end <= gpa) return 'a run is not of whole pages';
     if (gpa < before) return `the page at 0x${gpa.toString(16)} is in two runs`;
     before = end;

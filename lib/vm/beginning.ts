@@ -48,6 +48,7 @@ export async function beginAt(
   { config, machine, image }: Point,
   options?: IdentityOptions,
   paging?: PagingPlan,
+  signal?: AbortSignal,
 ): Promise<Beginning> {
   const identity = identityOf(options, 'new', config.generationId);
   const events = new MachineEvents();
@@ -55,7 +56,7 @@ export async function beginAt(
   // Before anything is waited for: the snapshot may be closed meanwhile.
   const origin = { config, machine, image: image.share() };
   try {
-    const native = await machineAt(origin, events, identity.clock, paging?.native);
+    const native = await machineAt(origin, events, identity.clock, paging?.native, signal);
     if (paging) await enterOnDemand();
     else renewGeneration(native, identity, config.generationId);
     return { native, config, events, origin };

@@ -36,7 +36,7 @@ export async function flattenSnapshot(
     ...(signal ? { signal } : {}),
   });
   await using writer = await store.begin(durable === undefined ? {} : { durable });
-  if (parent) requireParent(writer, parent, config.machine);
+  if (parent) await requireParent(writer, parent, config.machine);
   const { written, total } = await writeMemory(writer, {
     image,
     ...(parent ? { since: await parent.marksFor(image) } : {}),

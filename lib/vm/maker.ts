@@ -7,7 +7,12 @@ import type { PagingPlan } from './paging.js';
 import type { Point } from './point.js';
 import type { Vm } from './vm.js';
 
-type MakeMachine = (point: Point, options?: IdentityOptions, paging?: PagingPlan) => Promise<Vm>;
+type MakeMachine = (
+  point: Point,
+  options?: IdentityOptions,
+  paging?: PagingPlan,
+  signal?: AbortSignal,
+) => Promise<Vm>;
 
 let make: MakeMachine = () => {
   throw new Error('no machine can be made before lib/vm/vm.ts is loaded: import lib/index.ts');
@@ -19,4 +24,4 @@ export function setMaker(how: MakeMachine): void {
 }
 
 /** A machine as it was at that instant, paused; with `paging`, memory is still to come. */
-export const makeMachine: MakeMachine = (point, options, paging) => make(point, options, paging);
+export const makeMachine: MakeMachine = (...instant) => make(...instant);

@@ -11,6 +11,7 @@ import type {
   NativePreparedMachine,
 } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
+import { cancellable, throwIfAborted } from './abort.js';
 import {
   type GenerationIdPlace,
   type IdentityOptions,
@@ -38,16 +39,19 @@ export interface HasPoint {
 
 /**
  * A machine at that instant. Its image must stay open meanwhile. `ERR_SNAPSHOT_CORRUPT` when a file of it
- * was cut short, `ERR_IOCTL`, `ERR_SYSTEM`.
+ * was cut short, `ERR_ABORTED`, `ERR_IOCTL`, `ERR_SYSTEM`.
  */
 export async function machineAt(
   { machine, image }: Point,
   events: NativeEvents,
   clock: NativeClock,
   paging?: NativePaging,
+  signal?: AbortSignal,
 ): Promise<NativeMachine> {
   // Memory that comes on demand is mapped from nowhere.
-  if (paging === undefined) await image.prepare()?.done;
+  const preparing = paging === undefined ? image.prepare() : undefined;
+  if (preparing) await cancellable(signal, preparing);
+  throwIfAborted(signal);
   return inTurn(() => nativeBinding().createMachine(machine, events, image, clock, paging));
 }
 

@@ -82,7 +82,7 @@ export async function saveMachine(
   await using writer = await store.begin(
     options.durable === undefined ? {} : { durable: options.durable },
   );
-  if (parent !== undefined) requireParent(writer, parent, machine);
+  if (parent !== undefined) await requireParent(writer, parent, machine);
   if (options.workingSet !== undefined) {
     requireWorkingSet(options.workingSet, memoryRegions(machine));
   }
@@ -125,17 +125,17 @@ export async function saveMachine(
 }
 
 /** What a commit would refuse in a parent, before anything is done for it. */
-export function requireParent(
+export async function requireParent(
   writer: SnapshotWriter,
   parent: Snapshot,
   machine: MachineDescription,
-): void {
+): Promise<void> {
   const there = parent.store.path;
   requireArgument(
     realpathSync(there) === realpathSync(writer.store),
     `the parent is in another store (${there}): save to that one, or take a full snapshot`,
   );
-  writer.requireParent(parent.digest, machine);
+  await writer.requireParent(parent.digest, machine);
 }
 
 function requiredCapabilities(machine: MachineDescription): Record<string, number> {

@@ -1,15 +1,16 @@
 /** A snapshot in a store, and machines made from it. */
 import { missingFeatures } from '../cpu/features.js';
 import { requireArgument } from '../errors.js';
-import { kvmHost } from '../host/host.js';
+import { capability, kvmHost } from '../host/host.js';
 import type { NativeImage, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { type Difference, requireCompatible } from '../snapshot/compat.js';
 import type { SnapshotConfig } from '../snapshot/config.js';
+import { requireWithin, type StoreLimits } from '../snapshot/limits.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import { SnapshotStore } from '../snapshot/store.js';
 import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
-import { throwIfAborted } from './abort.js';
+import { cancellable, throwIfAborted } from './abort.js';
 import { configOf } from './describe.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
@@ -19,6 +20,7 @@ import { dirtyLogOf } from './options.js';
 import { type PagingOptions, planPaging, type WorkingSet } from './paging.js';
 import type { HasPoint, Point } from './point.js';
 import type { SnapshotStats } from './save.js';
+import { Shared } from './shared.js';
 import type { Vm } from './vm.js';
 
 /** What of a restored machine is the host's to choose. The machine itself is as it was saved. */
@@ -37,6 +39,20 @@ export interface RestoreOptions {
   paging?: PagingOptions;
   /** How it differs from other machines made from the snapshot. */
   identity?: IdentityOptions;
+  /**
+   * Reads every byte of the snapshot and compares it with its digests and checksums before the machine is
+   * handed out. Default false: memory is mapped, and its pages are read when the guest first touches them,
+   * unchecked. `ERR_SNAPSHOT_CORRUPT`.
+   */
+  verify?: boolean;
+  /** Ends all that the call has begun, copies of memory among them. `ERR_ABORTED`. */
+  signal?: AbortSignal;
+}
+
+/** How to open a snapshot. */
+export interface OpenOptions {
+  /** What reading it may cost, and what machines made from it: over those of the store. */
+  limits?: Partial<StoreLimits>;
   signal?: AbortSignal;
 }
 
@@ -61,7 +77,7 @@ export class Snapshot implements HasPoint, Disposable {
   readonly stats: SnapshotStats | undefined;
   /** Of the memory that it was saved from; machines made from its files have another. */
   readonly #saved: NativeMark | undefined;
-  #opened: Promise<Opened> | undefined;
+  #opened: Shared<Opened> | undefined;
   #compatible: string | undefined;
 
   /** @internal */
@@ -80,13 +96,19 @@ export class Snapshot implements HasPoint, Disposable {
 
   /**
    * Opens a snapshot by tag or digest and checks all of it but memory. `ERR_SNAPSHOT_MISSING`,
-   * `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`, `ERR_STORE`.
+   * `ERR_SNAPSHOT_FORMAT`, `ERR_SNAPSHOT_CORRUPT`, `ERR_SNAPSHOT_LIMIT`, `ERR_STORE`, `ERR_ABORTED`.
    */
-  static async open(store: SnapshotStore | string, ref: string): Promise<Snapshot> {
-    const from = typeof store === 'string' ? await SnapshotStore.open(store) : store;
-    const loaded = await from.load(ref);
+  static async open(
+    store: SnapshotStore | string,
+    ref: string,
+    { limits = {}, signal }: OpenOptions = {},
+  ): Promise<Snapshot> {
+    const whole = typeof store === 'string' ? await SnapshotStore.open(store) : store;
+    const from = whole.withLimits(limits);
+    const loaded = await from.load(ref, { signal });
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
-    snapshot.#opened = Promise.resolve(openImage(loaded));
+    const opened = openImage(loaded);
+    snapshot.#opened = new Shared(() => Promise.resolve(opened));
     return snapshot;
   }
 
@@ -97,21 +119,25 @@ export class Snapshot implements HasPoint, Disposable {
 
   /**
    * A new machine, paused at the instant of the snapshot. Its memory is mapped copy-on-write, nothing
-   * is read. `ERR_SNAPSHOT_INCOMPATIBLE` says what this host lacks.
+   * is read, unless asked to `verify`. `ERR_SNAPSHOT_INCOMPATIBLE` says what this host lacks;
+   * `ERR_SNAPSHOT_LIMIT`, `ERR_SNAPSHOT_CORRUPT`, `ERR_ABORTED`.
    */
   async restore(options: RestoreOptions = {}): Promise<Vm> {
-    throwIfAborted(options.signal);
-    const opened = await this.#open();
+    const { signal, verify = false } = options;
+    requireArgument(typeof verify === 'boolean', 'verify must be true or false');
+    const opened = await this.#open(signal);
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
+    if (verify) await this.#verifyOpened(opened.image, signal);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
     const vm = await makeMachine(
       usual ? usualPoint(opened) : pointOf(opened, options),
       options.identity,
       options.paging ? planPaging(options.paging, opened.loaded) : undefined,
+      signal,
     );
-    if (options.signal?.aborted) {
+    if (signal?.aborted) {
       await vm.close();
-      throwIfAborted(options.signal);
+      throwIfAborted(signal);
     }
     return vm;
   }
@@ -141,7 +167,8 @@ export class Snapshot implements HasPoint, Disposable {
   async flatten(options: FlattenOptions = {}): Promise<Snapshot> {
     throwIfAborted(options.signal);
     requireParentType(options.parent);
-    const digest = await flattenSnapshot(this.store, await this.#open(), options);
+    const opened = await this.#open(options.signal);
+    const digest = await flattenSnapshot(this.store, opened, options);
     return new Snapshot(this.store, digest, options.tag);
   }
 
@@ -184,7 +211,7 @@ export class Snapshot implements HasPoint, Disposable {
   close(): void {
     const opened = this.#opened;
     this.#opened = undefined;
-    opened?.then(
+    opened?.result.then(
       ({ image }) => image.close(),
       () => undefined,
     );
@@ -194,24 +221,42 @@ export class Snapshot implements HasPoint, Disposable {
     this.close();
   }
 
-  #open(): Promise<Opened> {
-    if (this.#opened === undefined) {
-      const opening = this.store.load(this.digest).then(openImage);
+  #open(signal?: AbortSignal): Promise<Opened> {
+    if (this.#opened === undefined || this.#opened.abandoned) {
+      const opening = new Shared(async (until) =>
+        openImage(await this.store.load(this.digest, { signal: until })),
+      );
       // A failure is not kept: what was missing may be there next time.
-      opening.catch(() => {
+      opening.result.catch(() => {
         if (this.#opened === opening) this.#opened = undefined;
       });
       this.#opened = opening;
     }
-    return this.#opened;
+    return this.#opened.wait(signal);
+  }
+
+  /** Of the files that are open, too: one of the store's may have been replaced since. */
+  async #verifyOpened(image: NativeImage, signal: AbortSignal | undefined): Promise<void> {
+    await this.verify(signal ? { signal } : {});
+    await cancellable(signal, image.check());
   }
 
   #requireCompatible(loaded: LoadedSnapshot, ignore: readonly Difference['kind'][]): void {
     const key = ignore.join();
     if (this.#compatible === key) return;
+    requireRoom(loaded, this.store.limits);
     requireCompatible(loaded, kvmHost(), { missingFeatures, ignore });
     this.#compatible = key;
   }
+}
+
+/** `ERR_SNAPSHOT_LIMIT` for a machine that is larger than this host should be asked for. */
+function requireRoom({ config, regions }: LoadedSnapshot, limits: StoreLimits): void {
+  const memory = regions.reduce((sum, { size }) => sum + size, 0);
+  requireWithin(limits, 'memoryBytes', memory, 'the machine of the snapshot has much memory');
+  const most = Math.min(limits.vcpus, capability('KVM_CAP_MAX_VCPUS'));
+  const { vcpus } = config.machine;
+  requireWithin({ ...limits, vcpus: most }, 'vcpus', vcpus, 'the machine has many vCPUs');
 }
 
 /** `ERR_INVALID_ARGUMENT` for what only looks like a snapshot. */
@@ -250,6 +295,7 @@ function openImage(loaded: LoadedSnapshot): Opened {
       loaded.regions,
       loaded.extents.rows,
       [...loaded.files.map(({ digest }) => digest), ...loaded.lineage],
+      loaded.files.map(({ checksums }) => checksums),
     );
     return { loaded, image };
   } finally {
