@@ -12,7 +12,8 @@ namespace kvmsnap {
 
 namespace {
 
-constexpr uint64_t kLargestChunk = 64 << 20;
+// What a memory index may have.
+constexpr uint64_t kLargestChunk = 1 << 30;
 
 std::vector<GpaRange> to_ranges(const Napi::Value& value) {
   Napi::Array array = to_array(value, "regions");
@@ -41,6 +42,20 @@ std::vector<Extent> to_extents(const Napi::Value& value) {
   return extents;
 }
 
+// Null for a file that nothing is known of.
+std::shared_ptr<const ChunkSums> to_sums(const Napi::Value& value) {
+  if (value.IsUndefined()) return nullptr;
+  Napi::Object object = to_object(value, "checksums");
+  Napi::Value words = object.Get("crc32c");
+  if (!words.IsTypedArray() || words.As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
+    throw Error("ERR_INVALID_ARGUMENT", "crc32c must be a Uint32Array");
+  }
+  auto array = words.As<Napi::Uint32Array>();
+  ChunkSums sums = {.chunk = to_uint64(object.Get("chunkSize"), "chunkSize"), .crc32c = {}};
+  sums.crc32c.assign(array.Data(), array.Data() + array.ElementLength());
+  return std::make_shared<const ChunkSums>(std::move(sums));
+}
+
 }  // namespace
 
 Napi::Value image_from_files(const Napi::CallbackInfo& info) {
@@ -48,11 +63,13 @@ Napi::Value image_from_files(const Napi::CallbackInfo& info) {
     Napi::Array fds = to_array(info[0], "fds");
     bool named = !info[3].IsUndefined();
     Napi::Array digests = named ? to_array(info[3], "digests") : Napi::Array::New(info.Env());
+    bool checked = !info[4].IsUndefined();
+    Napi::Array sums = checked ? to_array(info[4], "checksums") : Napi::Array::New(info.Env());
     std::vector<std::shared_ptr<const BackingFile>> files;
     for (uint32_t i = 0; i < fds.Length(); i++) {
       std::string digest = named ? digests.Get(i).ToString().Utf8Value() : std::string();
-      files.push_back(
-          BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds")), digest));
+      files.push_back(BackingFile::duplicate(static_cast<int>(to_uint32(fds.Get(i), "fds")), digest,
+                                             to_sums(sums.Get(i))));
     }
     auto image = std::make_shared<Image>(to_ranges(info[1]), std::move(files), to_extents(info[2]));
     for (uint32_t i = fds.Length(); i < digests.Length(); i++) {
@@ -69,7 +86,7 @@ Napi::Value digest_file_in_background(const Napi::CallbackInfo& info) {
     if (!fd) throw_system("fcntl");
     uint64_t chunk = to_uint64(info[1], "chunkSize");
     if (chunk == 0 || chunk > kLargestChunk) {
-      throw Error("ERR_INVALID_ARGUMENT", "chunkSize must be 1 byte to 64 MiB");
+      throw Error("ERR_INVALID_ARGUMENT", "chunkSize must be 1 byte to 1 GiB");
     }
     auto file = std::make_shared<UniqueFd>(std::move(fd));
     return start_background(

@@ -26,6 +26,7 @@ void ImageObject::define(Napi::Env env, Napi::Object) {
        InstanceMethod<&ImageObject::is_related_to>("isRelatedTo"),
        InstanceMethod<&ImageObject::changed_since>("changedSince"),
        InstanceMethod<&ImageObject::prepare>("prepare"),
+       InstanceMethod<&ImageObject::check>("check"),
        InstanceMethod<&ImageObject::measure>("measure"), InstanceMethod<&ImageObject::read>("read"),
        InstanceMethod<&ImageObject::part_count>("partCount"),
        InstanceMethod<&ImageObject::share>("share"), InstanceMethod<&ImageObject::write>("write"),
@@ -78,12 +79,25 @@ Napi::Value ImageObject::regions(const Napi::CallbackInfo& info) {
 Napi::Value ImageObject::prepare(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     if (!image()->wants_preparing()) return info.Env().Undefined();
-    auto work = [image = image()](WorkControl&) {
-      image->prepare();
+    auto work = [image = image()](WorkControl& control) {
+      image->prepare(control.cancelled);
       return true;
     };
     return start_background(info.Env(), "kvmsnap-prepare", info.Env().Undefined(), work,
                             [](Napi::Env env, bool) { return env.Undefined(); });
+  });
+}
+
+Napi::Value ImageObject::check(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value {
+    return start_background(
+        info.Env(), "kvmsnap-check", info.Env().Undefined(),
+        [image = image()](WorkControl& control) {
+          image->require_whole();
+          ChunkChecks(*image).require_all(control.cancelled);
+          return true;
+        },
+        [](Napi::Env env, bool) { return env.Undefined(); });
   });
 }
 

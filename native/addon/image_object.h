@@ -32,6 +32,7 @@ class ImageObject final : public Napi::ObjectWrap<ImageObject> {
   Napi::Value is_related_to(const Napi::CallbackInfo& info);
   Napi::Value changed_since(const Napi::CallbackInfo& info);
   Napi::Value prepare(const Napi::CallbackInfo& info);
+  Napi::Value check(const Napi::CallbackInfo& info);
   Napi::Value measure(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value part_count(const Napi::CallbackInfo& info);

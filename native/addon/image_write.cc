@@ -1,6 +1,8 @@
 // Writing a NativeImage to files: how much it is, how it lies in them, its checksums.
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "addon/background.h"
 #include "addon/convert.h"
 #include "addon/image_object.h"
@@ -11,7 +13,7 @@ namespace kvmsnap {
 
 Napi::Value from_checksums(Napi::Env env, const WrittenPart& part) {
   auto checksums = Napi::Uint32Array::New(env, part.crc32c.size());
-  for (size_t i = 0; i < part.crc32c.size(); i++) checksums[i] = part.crc32c[i];
+  std::copy(part.crc32c.begin(), part.crc32c.end(), checksums.Data());
   return checksums;
 }
 
@@ -96,8 +98,8 @@ Napi::Value ImageObject::write(const Napi::CallbackInfo& info) {
           ::fcntl(static_cast<int>(to_uint32(fds.Get(i), "fds")), F_DUPFD_CLOEXEC, 3));
       if (!files.back()) throw_system("fcntl");
     }
-    auto writer =
-        std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files), make_sha256);
+    auto writer = std::make_shared<ImageWriter>(image(), std::move(layout), std::move(files),
+                                                make_sha256, content_ == nullptr);
     return start_background(
         info.Env(), "kvmsnap-write", options.Get("progress"),
         [writer, durable, views = memory_.views, content = content_](WorkControl& control) {

@@ -21,9 +21,11 @@ namespace {
 // number from being given to another.
 class OpenFiles {
  public:
-  // `make` when there is none yet, or what there is had another size.
+  // `make` when there is none yet, or what there is had another size or should have had other
+  // bytes.
   template <typename Make>
-  std::shared_ptr<BackingFile> find_or(const struct stat& info, const Make& make) {
+  std::shared_ptr<BackingFile> find_or(const struct stat& info, const ChunkSums* sums,
+                                       const Make& make) {
     std::lock_guard lock(mutex_);
     if (files_.size() >= sweep_at_) {
       std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
@@ -31,7 +33,9 @@ class OpenFiles {
     }
     std::weak_ptr<BackingFile>& known = files_[{info.st_dev, info.st_ino}];
     std::shared_ptr<BackingFile> file = known.lock();
-    if (file == nullptr || file->size() != static_cast<uint64_t>(info.st_size)) {
+    bool same = file != nullptr && file->size() == static_cast<uint64_t>(info.st_size) &&
+                same_sums(file->sums(), sums);
+    if (!same) {
       file = make();
       known = file;
     }
@@ -39,6 +43,10 @@ class OpenFiles {
   }
 
  private:
+  static bool same_sums(const ChunkSums* a, const ChunkSums* b) {
+    return a == b || (a != nullptr && b != nullptr && *a == *b);
+  }
+
   std::mutex mutex_;
   std::map<std::pair<dev_t, ino_t>, std::weak_ptr<BackingFile>> files_;
   size_t sweep_at_ = 64;
@@ -99,7 +107,19 @@ std::shared_ptr<BackingFile> BackingFile::create_memfd(const char* name, uint64_
       new BackingFile(next_id.fetch_add(1), std::move(fd), size, true), free_file);
 }
 
-std::shared_ptr<BackingFile> BackingFile::duplicate(int fd, std::string_view digest) {
+void BackingFile::set_sums(std::string_view name, std::shared_ptr<const ChunkSums> sums) {
+  name_ = name;
+  if (sums == nullptr) return;
+  uint64_t chunks = sums->chunk == 0 ? 0 : (size_ + sums->chunk - 1) / sums->chunk;
+  if (sums->chunk == 0 || sums->crc32c.size() != chunks) {
+    throw Error("ERR_SNAPSHOT_FORMAT", "a memory part does not have one checksum for each chunk");
+  }
+  sums_ = std::move(sums);
+  good_ = std::vector<std::atomic<bool>>(chunks);
+}
+
+std::shared_ptr<BackingFile> BackingFile::duplicate(int fd, std::string_view digest,
+                                                    std::shared_ptr<const ChunkSums> sums) {
   UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy) throw_system("fcntl");
   struct stat info;
@@ -109,10 +129,12 @@ std::shared_ptr<BackingFile> BackingFile::duplicate(int fd, std::string_view dig
   }
   // Never destroyed: threads may still use files when the process ends.
   static OpenFiles& open_files = *new OpenFiles;
-  return open_files.find_or(info, [&] {
+  return open_files.find_or(info, sums.get(), [&] {
     uint64_t id = digest.empty() ? next_id.fetch_add(1) : id_of(digest);
-    return std::shared_ptr<BackingFile>(
+    std::shared_ptr<BackingFile> file(
         new BackingFile(id, std::move(copy), static_cast<uint64_t>(info.st_size), false));
+    file->set_sums(digest, sums);
+    return file;
   });
 }
 
@@ -138,13 +160,18 @@ void BackingFile::seal() const {
   if (::fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0) throw_system("F_ADD_SEALS");
 }
 
+void BackingFile::require_whole() const {
+  if (!ours_) require_size(size_);
+}
+
 // What was cut off is no hole.
 void BackingFile::require_size(uint64_t end) const {
   struct stat info;
   if (::fstat(fd_.get(), &info) < 0) throw_system("fstat");
   if (static_cast<uint64_t>(info.st_size) < end) {
     throw Error("ERR_SNAPSHOT_CORRUPT",
-                "a memory file of the snapshot was cut short while it was in use");
+                "a memory file of the snapshot was cut short while it was in use" +
+                    (name_.empty() ? "" : ": " + name_));
   }
 }
 

@@ -1,16 +1,19 @@
 // A file that guest memory is mapped from: a memfd of ours, or a part of a snapshot.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kvm/fd.h"
 #include "kvm/mapping.h"
+#include "memory/chunk_sums.h"
 
 namespace kvmsnap {
 
@@ -21,8 +24,10 @@ class BackingFile {
   /// A regular file or memfd, through a duplicate of `fd`. The same object as before while one of
   /// the same file is in use, so that who opens a snapshot twice is seen to have the same bytes.
   /// Files of one `digest` (hexadecimal, at least 64 bits at its end) have the same id: a blob of a
-  /// store may be replaced by an equal one. Throws ERR_INVALID_ARGUMENT for anything else.
-  static std::shared_ptr<BackingFile> duplicate(int fd, std::string_view digest = {});
+  /// store may be replaced by an equal one. Throws ERR_INVALID_ARGUMENT for anything else, and
+  /// ERR_SNAPSHOT_FORMAT when `sums`, which may be null, is not of as many chunks as the file has.
+  static std::shared_ptr<BackingFile> duplicate(int fd, std::string_view digest = {},
+                                                std::shared_ptr<const ChunkSums> sums = nullptr);
 
   static uint64_t id_of(std::string_view digest);
 
@@ -42,6 +47,14 @@ class BackingFile {
   /// Before anybody else has it.
   void set_origins(std::vector<Origin> origins) { origins_ = std::move(origins); }
 
+  /// What its bytes should be; null: nothing is known of that.
+  const ChunkSums* sums() const { return sums_.get(); }
+  /// Its digest, for people; empty for a file without one.
+  const std::string& name() const { return name_; }
+  /// That a chunk had its checksum when it was last compared, since the file was opened.
+  bool known_good(uint64_t chunk) const { return good_[chunk].load(std::memory_order_relaxed); }
+  void note_good(uint64_t chunk) const { good_[chunk].store(true, std::memory_order_relaxed); }
+
   /// A memfd of this process, which nobody cuts short.
   bool is_ours() const { return ours_; }
   int fd() const { return fd_.get(); }
@@ -57,6 +70,10 @@ class BackingFile {
   /// on a thread of its own: that takes 20 ms a GiB.
   std::shared_ptr<const Mapping> lend_view(Mapping mapping) const;
 
+  /// Throws ERR_SNAPSHOT_CORRUPT when it has become shorter than it was when it was opened. A
+  /// system call for a file that is not ours.
+  void require_whole() const;
+
   /// No new writable shared mapping and no write(2) from now on (F_SEAL_FUTURE_WRITE).
   void seal() const;
   /// Where the next data is, at or after `offset` and below `end` (lseek SEEK_DATA). A file system
@@ -66,6 +83,7 @@ class BackingFile {
 
  private:
   BackingFile(uint64_t id, UniqueFd fd, uint64_t size, bool ours);
+  void set_sums(std::string_view name, std::shared_ptr<const ChunkSums> sums);
 
   void require_size(uint64_t end) const;
 
@@ -74,6 +92,10 @@ class BackingFile {
   uint64_t size_;
   bool ours_;
   std::vector<Origin> origins_;
+  std::string name_;
+  std::shared_ptr<const ChunkSums> sums_;
+  /// By chunk; empty without sums.
+  mutable std::vector<std::atomic<bool>> good_;
   mutable std::mutex mutex_;
   mutable std::weak_ptr<const Mapping> view_;
 };

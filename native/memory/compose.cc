@@ -74,7 +74,8 @@ std::vector<GpaRange> scattered_granules(const Image& image) {
   return chosen(granules_of(image), kMostPagesAnExtent);
 }
 
-std::shared_ptr<const Image> composed(const Image& image, size_t most) {
+std::shared_ptr<const Image> composed(const Image& image, size_t most,
+                                      const std::atomic<bool>& cancelled) {
   if (image.extents().size() <= most) return nullptr;
   std::vector<Granule> granules = granules_of(image);
   std::vector<GpaRange> ranges = chosen(granules, kMostPagesAnExtent);
@@ -86,8 +87,7 @@ std::shared_ptr<const Image> composed(const Image& image, size_t most) {
   if (left > kMostExtentsOnce) ranges = chosen(granules, UINT64_MAX);
   if (ranges.empty()) return nullptr;
 
-  std::atomic<bool> never = false;
-  return copied(image, ranges, kMostThreads, never);
+  return copied(image, ranges, kMostThreads, cancelled);
 }
 
 }  // namespace kvmsnap

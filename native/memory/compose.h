@@ -1,6 +1,7 @@
 // An image of many small extents, as one of few.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -20,7 +21,9 @@ constexpr size_t kMostExtentsOnce = 16384;
 /// they lie as in guest memory; null when `image` has at most `most` extents, or when it would cost
 /// more than it saves. 1 to 5 µs for each page copied. Throws ERR_SNAPSHOT_CORRUPT when a file was
 /// cut short.
-std::shared_ptr<const Image> composed(const Image& image, size_t most = kMostExtents);
+/// Throws ERR_ABORTED once `cancelled`.
+std::shared_ptr<const Image> composed(const Image& image, size_t most = kMostExtents,
+                                      const std::atomic<bool>& cancelled = kNeverCancelled);
 
 /// The granules of so many small extents that to copy them whole costs less than to map them, in
 /// order, neighbours joined.

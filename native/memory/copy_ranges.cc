@@ -126,8 +126,12 @@ class Copier {
     if (cancelled_) throw Error("ERR_ABORTED", "copying memory was cancelled");
     const uint8_t* view = views_[extent.file].get();
     uint64_t offset = extent.offset + (gpa - extent.gpa);
-    if (length <= kStep) return gather.add(to, view + offset, length);
     uint64_t end = offset + length;
+    if (length <= kStep) {
+      // A hole stays one: many extents of a sparse file would fill memory with its zeros.
+      if (image_.file(extent).next_data(offset, end)) gather.add(to, view + offset, length);
+      return;
+    }
     for (uint64_t at = offset; auto data = image_.file(extent).next_data(at, end);) {
       uint64_t start = std::max(*data / kPageSize * kPageSize, at);
       at = std::min(start + kStep, end);

@@ -54,10 +54,12 @@ void GuestMemory::add(const RegionSpec& spec, const std::shared_ptr<const Image>
   regions_.insert(place, std::move(region));
 }
 
-void GuestMemory::add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image) {
+void GuestMemory::add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image,
+                            bool from_files) {
   check_range(spec.gpa, spec.size);
   require_covered(*image, spec);
-  std::shared_ptr<const Image> part = image->clipped({spec.gpa, spec.size});
+  std::shared_ptr<Image> part = image->clipped({spec.gpa, spec.size});
+  if (!from_files) part->forget_sources();
   add(spec, nullptr);
   std::unique_lock lock(mutex_);
   find(spec.slot).set_base(std::move(part));
@@ -223,6 +225,13 @@ void GuestMemory::flatten(uint32_t slot, const Image& image, const std::atomic<b
     outdated = region->move_to(std::move(fresh), *flat);
     lock.unlock();
     return;
+  }
+}
+
+void GuestMemory::require_whole() const {
+  std::shared_lock lock(mutex_);
+  for (const auto& region : regions_) {
+    if (region->image() != nullptr) region->image()->require_whole();
   }
 }
 

@@ -45,7 +45,9 @@ class GuestMemory {
   /// does not cover it.
   void add(const RegionSpec& spec, const std::shared_ptr<const Image>& image);
   /// The same for memory that is empty, to be filled with what `image` has for it.
-  void add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image);
+  /// `from_files`: from the image's own files; else somebody else has its bytes.
+  void add_empty(const RegionSpec& spec, const std::shared_ptr<const Image>& image,
+                 bool from_files = true);
   /// Throws ERR_INVALID_ARGUMENT when there is no such slot.
   void remove(uint32_t slot);
   void set_flags(uint32_t slot, uint32_t flags);
@@ -62,6 +64,9 @@ class GuestMemory {
   /// is not wholly RAM.
   void read(uint64_t gpa, std::span<uint8_t> bytes) const;
   void write(uint64_t gpa, std::span<const uint8_t> bytes);
+
+  /// Throws ERR_SNAPSHOT_CORRUPT when a file that it is mapped from was cut short.
+  void require_whole() const;
 
   bool is_cold() const;
   /// See Region::loosen: all of it, a piece at a time, while vCPUs run. Nothing while mappings

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "kvm/error.h"
@@ -17,6 +18,9 @@ namespace {
 
 // Extents in a row that may lie over another, which goes on behind them.
 constexpr ptrdiff_t kMostOver = 4;
+
+// How long who waits for memory that another prepares takes to see that it was cancelled.
+constexpr std::chrono::milliseconds kBetweenLooks(10);
 
 [[noreturn]] void refuse(const std::string& what) { throw Error("ERR_SNAPSHOT_FORMAT", what); }
 
@@ -137,9 +141,9 @@ std::shared_ptr<const Image> Image::moved(std::vector<std::shared_ptr<const Back
   return derived(regions_, std::move(files), std::move(extents));
 }
 
-std::shared_ptr<const Image> Image::derived(std::vector<GpaRange> regions,
-                                            std::vector<std::shared_ptr<const BackingFile>> files,
-                                            std::vector<Extent> extents) const {
+std::shared_ptr<Image> Image::derived(std::vector<GpaRange> regions,
+                                      std::vector<std::shared_ptr<const BackingFile>> files,
+                                      std::vector<Extent> extents) const {
   // A file that is wholly covered would be kept open for nothing.
   std::vector<uint32_t> renumbered(files.size(), UINT32_MAX);
   std::vector<std::shared_ptr<const BackingFile>> used;
@@ -153,10 +157,16 @@ std::shared_ptr<const Image> Image::derived(std::vector<GpaRange> regions,
   }
   auto image = std::make_shared<Image>(std::move(regions), std::move(used), std::move(extents));
   image->lineage_ = lineage_;
+  image->sources_ = sources_;
+  bool checked = std::any_of(files_.begin(), files_.end(),
+                             [](const auto& file) { return file->sums() != nullptr; });
+  if (sources_.empty() && checked) {
+    if (auto self = weak_from_this().lock()) image->sources_.push_back(std::move(self));
+  }
   return image;
 }
 
-std::shared_ptr<const Image> Image::clipped(const GpaRange& range) const {
+std::shared_ptr<Image> Image::clipped(const GpaRange& range) const {
   std::vector<Extent> inside;
   for (auto extent = extent_after(range.gpa); extent != extents_.end() && extent->gpa < range.end();
        ++extent) {
@@ -175,8 +185,14 @@ std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const
   std::vector<std::shared_ptr<const BackingFile>> files;
   std::vector<Extent> extents;
   std::vector<uint64_t> lineage;
+  std::vector<std::shared_ptr<const Image>> sources;
   for (const auto& image : images) {
     lineage.insert(lineage.end(), image->lineage_.begin(), image->lineage_.end());
+    for (const auto& source : image->sources_) {
+      if (std::find(sources.begin(), sources.end(), source) == sources.end()) {
+        sources.push_back(source);
+      }
+    }
     uint32_t first_file = static_cast<uint32_t>(files.size());
     regions.insert(regions.end(), image->regions_.begin(), image->regions_.end());
     files.insert(files.end(), image->files_.begin(), image->files_.end());
@@ -188,6 +204,7 @@ std::shared_ptr<const Image> Image::joined(std::span<const std::shared_ptr<const
   auto joined = std::make_shared<Image>(std::move(regions), std::move(files), std::move(extents));
   sort_unique(lineage);
   joined->lineage_ = std::move(lineage);
+  joined->sources_ = std::move(sources);
   return joined;
 }
 
@@ -252,9 +269,19 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
   hide_from_dumps(host, size);
 }
 
-void Image::prepare() const {
-  std::call_once(prepared_, [this] { composed_ = composed(*this); });
+void Image::prepare(const std::atomic<bool>& cancelled) const {
+  if (is_prepared_) return;
+  std::unique_lock lock(preparing_, std::defer_lock);
+  while (!lock.try_lock_for(kBetweenLooks)) {
+    if (cancelled) throw Error("ERR_ABORTED", "preparing memory was cancelled");
+  }
+  if (is_prepared_) return;
+  composed_ = composed(*this, kMostExtents, cancelled);
   is_prepared_ = true;
+}
+
+void Image::require_whole() const {
+  for (const auto& file : files_) file->require_whole();
 }
 
 bool Image::is_scattered() const { return extents_.size() > kMostExtents && !is_prepared_; }

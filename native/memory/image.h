@@ -17,6 +17,9 @@ namespace kvmsnap {
 /// extents. Aligned to guest addresses.
 constexpr uint64_t kGranule = 2 << 20;
 
+/// For work that nobody cancels.
+inline const std::atomic<bool> kNeverCancelled{false};
+
 /// `length` bytes of guest memory at `gpa` are those at `offset` of file number `file`.
 struct Extent {
   uint32_t file = 0;
@@ -36,7 +39,7 @@ struct GpaRange {
   bool operator==(const GpaRange&) const = default;
 };
 
-class Image {
+class Image : public std::enable_shared_from_this<Image> {
  public:
   /// Checks everything: alignment, extents inside regions and files, no overlaps. Sorts by gpa.
   /// Throws ERR_SNAPSHOT_FORMAT.
@@ -55,6 +58,16 @@ class Image {
   /// it.
   void add_ancestor(uint64_t file);
 
+  /// The images of checked files that it was made from, without itself: where a page of it is not
+  /// theirs any more, it may still be a copy of one of them that the guest has written a part of.
+  const std::vector<std::shared_ptr<const Image>>& sources() const { return sources_; }
+  /// No byte of it comes from its files: others bring them from elsewhere. Before anybody else has
+  /// it.
+  void forget_sources() { sources_.clear(); }
+  /// Throws ERR_SNAPSHOT_CORRUPT when a snapshot's file that it has bytes of was cut short. A
+  /// system call for each, below a microsecond.
+  void require_whole() const;
+
   /// A new image: this one with `extents` of `file` laid over it.
   std::shared_ptr<const Image> overlaid(std::shared_ptr<const BackingFile> file,
                                         std::vector<Extent> extents) const;
@@ -67,7 +80,7 @@ class Image {
                                      std::vector<Extent> extents) const;
 
   /// The part of it in `range`, which must be inside one region.
-  std::shared_ptr<const Image> clipped(const GpaRange& range) const;
+  std::shared_ptr<Image> clipped(const GpaRange& range) const;
   /// One image of several, which have no region in common.
   static std::shared_ptr<const Image> joined(std::span<const std::shared_ptr<const Image>> images);
 
@@ -88,7 +101,8 @@ class Image {
   void place(uint64_t gpa, uint64_t size, uint8_t* host) const;
 
   /// Copies very many extents together, once (see composed): milliseconds, or many of them.
-  void prepare() const;
+  /// Throws ERR_ABORTED once `cancelled`; who waits for another's copy heeds it, too.
+  void prepare(const std::atomic<bool>& cancelled = kNeverCancelled) const;
   /// Whether that is still to be done for extents as many as these.
   bool is_scattered() const;
   /// To be asked before each machine that is made from it: whether to `prepare` before. Not for the
@@ -104,9 +118,9 @@ class Image {
 
  private:
   /// Of the same descent. Files without an extent are let go.
-  std::shared_ptr<const Image> derived(std::vector<GpaRange> regions,
-                                       std::vector<std::shared_ptr<const BackingFile>> files,
-                                       std::vector<Extent> extents) const;
+  std::shared_ptr<Image> derived(std::vector<GpaRange> regions,
+                                 std::vector<std::shared_ptr<const BackingFile>> files,
+                                 std::vector<Extent> extents) const;
   /// The first extent that ends after `gpa`.
   std::vector<Extent>::const_iterator extent_after(uint64_t gpa) const;
   std::vector<GpaRange> find_content() const;
@@ -116,7 +130,8 @@ class Image {
   std::vector<std::shared_ptr<const BackingFile>> files_;
   std::vector<Extent> extents_;
   std::vector<uint64_t> lineage_;
-  mutable std::once_flag prepared_;
+  std::vector<std::shared_ptr<const Image>> sources_;
+  mutable std::timed_mutex preparing_;
   /// The same bytes in fewer extents; null: this one has few.
   mutable std::shared_ptr<const Image> composed_;
   mutable std::atomic<bool> is_prepared_ = false;

@@ -5,6 +5,7 @@
 
 #include "kvm/error.h"
 #include "kvm/mapping.h"
+#include "memory/chunk_checks.h"
 #include "memory/page_bytes.h"
 #include "memory/region_spec.h"
 
@@ -108,7 +109,11 @@ Content changed_content(const Image& image,
                         const std::atomic<bool>& cancelled) {
   Sorter sorter(image, cancelled);
   for (const GpaRange& range : changed_since(image, since)) sorter.add(range);
-  return sorter.take();
+  Content content = sorter.take();
+  // What is stored is compared when it is read to be written; zeros are not read again.
+  ChunkChecks checks(image);
+  for (const GpaRange& range : content.zeros) checks.require(range.gpa, range.size);
+  return content;
 }
 
 ImageLayout lay_out(const Content& content, uint64_t part_size) {

@@ -47,8 +47,9 @@ void write_content(int fd, std::span<const uint8_t> chunk, uint64_t offset) {
 // One part being written, a step at a time.
 class ImageWriter::Part {
  public:
-  Part(const ImageWriter& writer, size_t number)
+  Part(const ImageWriter& writer, size_t number, ChunkChecks& checks)
       : writer_(writer),
+        checks_(checks),
         number_(number),
         fd_(writer.files_[number].get()),
         size_(writer.layout_.part_sizes[number]),
@@ -70,6 +71,8 @@ class ImageWriter::Part {
     uint64_t gpa = extent_->gpa + (offset_ - extent_->offset);
     step_ = {};
     // A view of another file is a mapping each time: not for a part of what is needed.
+    if (offset_ % kChunk == 0) source_ = whole_source(gpa);
+    if (source_.file == nullptr) check_source(length);
     if (extent_->end() - gpa >= length) step_ = writer_.image_->look(gpa, length, view_);
     if (step_.size() < length) copy(length);
     while (extent_->file == number_ && extent_->offset + extent_->length <= offset_ + length) {
@@ -77,6 +80,7 @@ class ImageWriter::Part {
     }
     if (offset_ % kChunk == 0) written_.crc32c.push_back(0);
     written_.crc32c.back() = crc32c(step_, written_.crc32c.back());
+    if (source_.file != nullptr && is_last_of_chunk(length)) compare_source();
   }
 
   // Writes the step that was read.
@@ -94,19 +98,54 @@ class ImageWriter::Part {
   }
 
  private:
-  void copy(uint64_t length) {
-    std::span<uint8_t> bytes(buffer_.get(), length);
+  bool is_last_of_chunk(uint64_t length) const {
+    return (offset_ + length) % kChunk == 0 || offset_ + length == size_;
+  }
+
+  // A chunk of ours that is one of a snapshot's file has its checksum too: computed once for both.
+  ChunkChecks::Whole whole_source(uint64_t gpa) const {
+    uint64_t length = std::min(kChunk, size_ - offset_);
+    if (extent_->end() - gpa < length) return {};
+    return checks_.whole_chunk(gpa, length);
+  }
+
+  void compare_source() {
+    if (written_.crc32c.back() != source_.crc32c) {
+      ChunkChecks::refuse(*source_.file, source_.chunk);
+    }
+    checks_.passed(source_);
+  }
+
+  void check_source(uint64_t length) {
+    if (!checks_.any()) return;
+    for_each_piece(length,
+                   [&](uint64_t gpa, size_t, uint64_t size) { checks_.require(gpa, size); });
+  }
+
+  // The pieces of guest memory that the next `length` bytes are, and where among those each is.
+  template <typename Use>
+  void for_each_piece(uint64_t length, const Use& use) const {
     auto extent = extent_;
     for (size_t filled = 0; filled < length; ++extent) {
       uint64_t inside = offset_ + filled - extent->offset;
       size_t piece = std::min<uint64_t>(length - filled, extent->length - inside);
-      writer_.image_->read(extent->gpa + inside, bytes.subspan(filled, piece));
+      use(extent->gpa + inside, filled, piece);
       filled += piece;
     }
+  }
+
+  void copy(uint64_t length) {
+    std::span<uint8_t> bytes(buffer_.get(), length);
+    for_each_piece(length, [&](uint64_t gpa, size_t filled, uint64_t size) {
+      writer_.image_->read(gpa, bytes.subspan(filled, size));
+    });
     step_ = bytes;
   }
 
   const ImageWriter& writer_;
+  ChunkChecks& checks_;
+  /// What of a snapshot's files the chunk in hand is, whole; nothing for any other chunk.
+  ChunkChecks::Whole source_;
   size_t number_;
   int fd_;
   uint64_t size_;
@@ -120,11 +159,12 @@ class ImageWriter::Part {
 };
 
 ImageWriter::ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout,
-                         std::vector<UniqueFd> files, DigestFactory make_digest)
+                         std::vector<UniqueFd> files, DigestFactory make_digest, bool whole)
     : image_(std::move(image)),
       layout_(std::move(layout)),
       files_(std::move(files)),
-      make_digest_(make_digest) {
+      make_digest_(make_digest),
+      whole_(whole) {
   if (files_.size() != layout_.part_sizes.size()) {
     throw Error("ERR_INVALID_ARGUMENT", "the image needs " +
                                             std::to_string(layout_.part_sizes.size()) +
@@ -141,11 +181,12 @@ uint64_t ImageWriter::total_bytes() const {
 std::vector<WrittenPart> ImageWriter::run(bool durable, WorkControl& control) {
   std::vector<WrittenPart> written(files_.size());
   std::atomic<size_t> next = 0;
+  ChunkChecks checks(*image_);
   std::mutex mutex;
   std::exception_ptr failure;
   auto work_or_fail = [&] {
     try {
-      work(next, written, durable, control);
+      work(next, written, durable, checks, control);
     } catch (...) {
       std::lock_guard lock(mutex);
       if (!failure) failure = std::current_exception();
@@ -160,17 +201,19 @@ std::vector<WrittenPart> ImageWriter::run(bool durable, WorkControl& control) {
   work_or_fail();
   helpers.clear();
   if (failure) std::rethrow_exception(failure);
+  // What is not stored for being zeros must be zeros in the snapshot that it comes from.
+  if (whole_) checks.require_all(control.cancelled);
   return written;
 }
 
 void ImageWriter::work(std::atomic<size_t>& next, std::vector<WrittenPart>& written, bool durable,
-                       WorkControl& control) const {
+                       ChunkChecks& checks, WorkControl& control) const {
   std::vector<std::unique_ptr<Part>> parts;
   for (;;) {
     while (parts.size() < 2) {
       size_t number = next.fetch_add(1);
       if (number >= files_.size()) break;
-      parts.push_back(std::make_unique<Part>(*this, number));
+      parts.push_back(std::make_unique<Part>(*this, number, checks));
     }
     if (parts.empty()) return;
     check_cancelled(control);
@@ -192,12 +235,13 @@ WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
                         WorkControl& control) {
   WrittenPart result;
   std::unique_ptr<Digest> digest = make_digest();
-  Mapping buffer = Mapping::buffer(chunk_size);
-  for (;;) {
+  Mapping buffer = Mapping::buffer(std::min(chunk_size, kChunk));
+  for (uint64_t in_chunk = 0;;) {
     check_cancelled(control);
     size_t filled = 0;
-    while (filled < buffer.size()) {
-      ssize_t count = ::pread(fd, buffer.get() + filled, buffer.size() - filled,
+    size_t wanted = std::min<uint64_t>(buffer.size(), chunk_size - in_chunk);
+    while (filled < wanted) {
+      ssize_t count = ::pread(fd, buffer.get() + filled, wanted - filled,
                               static_cast<off_t>(result.size + filled));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) throw_system("pread");
@@ -206,11 +250,13 @@ WrittenPart digest_file(int fd, uint64_t chunk_size, DigestFactory make_digest,
     }
     if (filled == 0) break;
     std::span<const uint8_t> chunk(buffer.get(), filled);
-    result.crc32c.push_back(crc32c(chunk));
+    if (in_chunk == 0) result.crc32c.push_back(0);
+    result.crc32c.back() = crc32c(chunk, result.crc32c.back());
+    in_chunk = (in_chunk + filled) % chunk_size;
     digest->update(chunk);
     result.size += filled;
     control.advance(filled);
-    if (filled < buffer.size()) break;
+    if (filled < wanted) break;
   }
   result.sha256 = digest->finish();
   return result;

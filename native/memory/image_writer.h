@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvm/fd.h"
+#include "memory/chunk_checks.h"
 #include "memory/digest.h"
 #include "memory/image.h"
 #include "memory/image_layout.h"
@@ -40,27 +41,31 @@ struct WorkControl {
 class ImageWriter {
  public:
   /// `files` are empty, writable, and as many as the layout has parts.
+  /// `whole`: what the layout leaves out is to be zeros, as in a full snapshot.
   ImageWriter(std::shared_ptr<const Image> image, ImageLayout layout, std::vector<UniqueFd> files,
-              DigestFactory make_digest);
+              DigestFactory make_digest, bool whole = true);
 
   const ImageLayout& layout() const { return layout_; }
   uint64_t total_bytes() const;
 
   /// Blocks until all parts are written: two at a time on each processor, since two digests take
   /// little longer than one. Pages of zeros become holes. `durable` waits for the disk (fdatasync).
-  /// Throws ERR_ABORTED when cancelled, ERR_SYSTEM with the errno when a file cannot be written.
+  /// What comes from a snapshot's files is compared with their checksums: see ChunkChecks.
+  /// Throws ERR_ABORTED when cancelled, ERR_SNAPSHOT_CORRUPT, ERR_SYSTEM with the errno when a file
+  /// cannot be written.
   std::vector<WrittenPart> run(bool durable, WorkControl& control);
 
  private:
   class Part;
   /// Writes parts from `next` on until there are no more.
   void work(std::atomic<size_t>& next, std::vector<WrittenPart>& written, bool durable,
-            WorkControl& control) const;
+            ChunkChecks& checks, WorkControl& control) const;
 
   std::shared_ptr<const Image> image_;
   ImageLayout layout_;
   std::vector<UniqueFd> files_;
   DigestFactory make_digest_;
+  bool whole_;
 };
 
 /// Digests a file the way ImageWriter does what it writes.

@@ -70,6 +70,7 @@ std::shared_ptr<Machine> Machine::create(MachineConfig config,
 }
 
 void Machine::build(std::optional<PagingOptions> paging) {
+  if (config_.image != nullptr) config_.image->require_whole();
   keep_kvm_on();
   vm_ = Kvm::instance().create_vm();
   vm_.set_identity_map_address(kIdentityMapAddress);
@@ -80,7 +81,7 @@ void Machine::build(std::optional<PagingOptions> paging) {
   // Slots before the irqchip: on a VM that has one, each waits some 10 ms for a grace period.
   for (const RegionSpec& spec : config_.regions) {
     if (paging) {
-      memory_.add_empty(spec, config_.image);
+      memory_.add_empty(spec, config_.image, paging->source == nullptr);
     } else {
       memory_.add(spec, config_.image);
     }
@@ -245,6 +246,8 @@ void Machine::submit(Crew::Job job) {
 
 void Machine::submit_freeze(Crew::Job job, std::function<void()> asked) {
   bool running = false;
+  // What poisoned it says more than that it is poisoned.
+  if (status() == Status::Poisoned) memory_.require_whole();
   {
     std::lock_guard lock(mutex_);
     require({Status::Created, Status::Running, Status::Paused, Status::Stopped}, "the call");

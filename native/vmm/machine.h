@@ -260,6 +260,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void throttle(unsigned index);
   void excuse_absence(const Vcpu& cpu) const;
   void end(Status status, Stop stop);
+  /// The guest stopped the machine, or seems to have: see machine_run.cc.
+  void stop_for(Stop stop);
   void fail(const Error& error);
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);

@@ -92,6 +92,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
 
 uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
                         ClockPolicy clock) {
+  image->require_whole();
   return go_back(instant, clock, [&] {
     std::vector<GpaRange> written;
     tracking_.remap(memory_, [&] { written = memory_.reset(image); });

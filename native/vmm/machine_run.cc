@@ -150,12 +150,12 @@ void Machine::handle_exit(unsigned index, const Exit& exit) {
           [&](const ShutdownExit&) {
             // Before the exit is given, so that who gets it finds the machine stopped.
             bool reset = asked_for_reset(memory_);
-            end(Status::Stopped, {.reason = reset ? "reset" : "shutdown"});
+            stop_for({.reason = reset ? "reset" : "shutdown"});
             deliver_solo(index, exit, true);
           },
           [&](const SystemEventExit& event) {
             bool reset = event.type == KVM_SYSTEM_EVENT_RESET;
-            end(Status::Stopped, {.reason = reset ? "reset" : "shutdown"});
+            stop_for({.reason = reset ? "reset" : "shutdown"});
             deliver_solo(index, exit, true);
           },
           [&](const FailEntryExit& failure) {
@@ -272,12 +272,24 @@ void Machine::end_if_halted() {
 void Machine::stop(StopReason reason, uint32_t code) {
   switch (reason) {
     case StopReason::ExitPort:
-      return end(Status::Stopped, {.reason = "exit-port", .code = code});
+      return stop_for({.reason = "exit-port", .code = code});
     case StopReason::Reset:
-      return end(Status::Stopped, {.reason = "reset"});
+      return stop_for({.reason = "reset"});
     case StopReason::PowerOff:
-      return end(Status::Stopped, {.reason = "power-off"});
+      return stop_for({.reason = "power-off"});
   }
+}
+
+// A guest whose memory was cut away under it ends in many ways that it did not choose: KVM cannot
+// read its page tables or its IDT, which is a triple fault; a kernel finds its data gone, panics
+// and resets. No page fails without its file being shorter than it was, which is seen here.
+void Machine::stop_for(Stop stop) {
+  try {
+    memory_.require_whole();
+  } catch (const Error& error) {
+    return fail(error);
+  }
+  end(Status::Stopped, std::move(stop));
 }
 
 void Machine::end(Status status, Stop stop) {

@@ -108,6 +108,7 @@ void Machine::apply_state(const MachineState& state, LoadVcpu load, ClockPolicy 
 
 Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_after) {
   require_all_pages("freezing memory");
+  memory_.require_whole();
   bool was_running = status() == Status::Running;
   Frozen frozen;
   frozen.state = std::make_shared<const MachineState>(save_state());
