@@ -6,7 +6,7 @@ import { MachineClient } from './control/client.js';
 import { launchMachine } from './control/launch.js';
 import { EXIT, signalExitCode } from './exit-codes.js';
 import type { HostingOptions } from './options.js';
-import { note, print, printJson } from './output.js';
+import { endLine, note, print, printable, printJson } from './output.js';
 import { localConsole, remoteConsole, runSession, type SessionEnd } from './session.js';
 import { type MachineSpecText, makeVm, specSchema } from './spec.js';
 import { stopExitCode, stopProblem } from './stop.js';
@@ -62,7 +62,7 @@ async function runNamed(
   }
   if (!paused) await client.resume();
   if (json) printJson({ name, pid, status: (await client.status()).status });
-  else print(name);
+  else print(printable(name));
   return EXIT.ok;
 }
 
@@ -93,7 +93,7 @@ function finish(end: SessionEnd, left: string, json: boolean): number {
   if (end.kind === 'signal') return signalExitCode(end.signal);
   if (end.kind === 'detached') {
     // The guest's last line has hardly ever an end.
-    process.stderr.write('\n');
+    endLine();
     note(left);
     if (json) printJson({ detached: true });
     return EXIT.ok;

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import { CommanderError } from 'commander';
+import { end, wasInterrupted, watchSignals, writeFailureCode } from './ending.js';
 import { Exit } from './exit.js';
 import { EXIT, exitCodeOf } from './exit-codes.js';
-import { flush } from './output.js';
+import { flush, print } from './output.js';
 import { buildProgram } from './program.js';
 import { report } from './report.js';
 
@@ -12,14 +13,15 @@ async function main(argv: string[]): Promise<number> {
   const program = buildProgram(exit);
   try {
     if (argv.length === 0) {
-      process.stdout.write(program.helpInformation());
+      print(program.helpInformation());
       return EXIT.usage;
     }
     await program.parseAsync(argv, { from: 'user' });
     return exit.code;
   } catch (error) {
     if (error instanceof CommanderError) return usage(error);
-    report(error);
+    // What an interrupted command then ran into is not news.
+    if (!wasInterrupted()) report(error);
     return exitCodeOf(error);
   }
 }
@@ -33,18 +35,15 @@ function usage({ exitCode, message, code }: CommanderError): number {
   return EXIT.usage;
 }
 
-// A reader that has seen enough (`| head`) is no failure.
+watchSignals();
 for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? (process.exitCode ?? EXIT.ok) : EXIT.failure);
-  });
+  stream.on('error', (error: NodeJS.ErrnoException) => void end(writeFailureCode(error)));
 }
 process.on('uncaughtException', (error) => {
   report(error);
-  process.exit(EXIT.failure);
+  void end(EXIT.failure);
 });
 
 const code = await main(process.argv.slice(2));
 await Promise.all([flush(process.stdout), flush(process.stderr)]);
-// Not left to the event loop: a terminal or pipe at stdin would keep it alive.
-process.exit(code);
+await end(code);

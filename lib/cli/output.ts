@@ -1,4 +1,16 @@
-/** What commands print. */
+/**
+ * What commands print. All of it goes through here but the guest's own output, so that no text of a guest, a
+ * store or another process drives the terminal.
+ */
+
+/** Controls (C0, DEL, C1), marks that turn text around or hide it, separators, halves of surrogates. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+
+/** Text on one line, each character of which can be seen. */
+export const printable = (text: string): string => text.replace(UNPRINTABLE, '?');
+
+/** The same for text of several lines, which must be ours to begin with. */
+const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
 
 /** Bytes waiting in a pipe or terminal are lost if the process exits before they are taken. */
 export function flush(stream: NodeJS.WriteStream): Promise<void> {
@@ -8,18 +20,48 @@ export function flush(stream: NodeJS.WriteStream): Promise<void> {
   });
 }
 
+/** Lines of ours; text from elsewhere in them must be {@link printable}, so that it makes no lines. */
 export function print(text: string): void {
-  process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+  printPart(text.endsWith('\n') ? text : `${text}\n`);
+}
+
+/** The same without an end of line: more follows. */
+export function printPart(text: string): void {
+  process.stdout.write(printableLines(text));
 }
 
 /** A remark for people, apart from the output of the command. */
 export function note(text: string): void {
-  process.stderr.write(`kvmsnap: ${text}\n`);
+  process.stderr.write(`kvmsnap: ${printable(text)}\n`);
+}
+
+/** A line, or lines, of an error. */
+export function complain(text: string): void {
+  process.stderr.write(`${printableLines(text)}\n`);
+}
+
+/** Ends the line that a guest has begun. */
+export function endLine(): void {
+  process.stderr.write('\n');
 }
 
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, jsonValue, 2));
+  print(jsonText(value));
 }
+
+/** JSON that can be printed: what cannot is escaped. */
+export function jsonText(value: unknown): string {
+  return JSON.stringify(value, jsonValue, 2)
+    .split('\n')
+    .map((line) => line.replace(UNPRINTABLE, escapeUnits))
+    .join('\n');
+}
+
+const escapeUnits = (text: string): string =>
+  text
+    .split('')
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .join('');
 
 /** JSON has no 64-bit integers and no bytes: both become hexadecimal text. */
 export function jsonValue(_key: string, value: unknown): unknown {
@@ -31,8 +73,9 @@ export function jsonValue(_key: string, value: unknown): unknown {
 export const hex = (value: bigint | number, digits = 0): string =>
   value < 0 ? `-0x${(-value).toString(16)}` : `0x${value.toString(16).padStart(digits, '0')}`;
 
-/** Columns as wide as they need to be; the last is not padded. */
-export function table(rows: readonly (readonly string[])[], indent = ''): string {
+/** Columns as wide as they need to be; the last is not padded. Cells are made {@link printable}. */
+export function table(cells: readonly (readonly string[])[], indent = ''): string {
+  const rows = cells.map((row) => row.map(printable));
   const widths: number[] = [];
   for (const row of rows) {
     row.forEach((cell, i) => {
@@ -73,9 +116,3 @@ export function formatAge(ms: number): string {
 
 /** `sha256:` and 12 digits, as container tools shorten them. */
 export const shortDigest = (digest: string): string => digest.slice(0, 'sha256:'.length + 12);
-
-/** Text from a guest, a snapshot or another process must not drive the terminal. */
-export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is replaced.
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
-}

@@ -41,7 +41,7 @@ export function buildProgram(exit: Exit): Command {
   addPauseAndResume(program);
   addStop(program);
   addSnapshot(program);
-  addDirty(program, exit);
+  addDirty(program);
   addRestore(program, exit);
   addFlatten(program);
   addStoreCommands(program);

@@ -1,6 +1,6 @@
 /** A progress bar on stderr, for work on bytes. None where nobody watches. */
 import { SingleBar } from 'cli-progress';
-import { formatBytes } from './output.js';
+import { formatBytes, printable } from './output.js';
 
 export interface Progress extends Disposable {
   update(doneBytes: number, totalBytes: number): void;
@@ -9,7 +9,7 @@ export interface Progress extends Disposable {
 export function progressBar(label: string, enabled: boolean): Progress {
   if (!enabled || !process.stderr.isTTY) return { update() {}, [Symbol.dispose]() {} };
   const bar = new SingleBar({
-    format: `${label} [{bar}] {percentage}%  {value} of {total}`,
+    format: `${printable(label)} [{bar}] {percentage}%  {value} of {total}`,
     formatValue: (value, _options, type) =>
       type === 'value' || type === 'total' ? formatBytes(value) : String(value),
     stream: process.stderr,

@@ -1,6 +1,6 @@
 /** How the command line fails: one line, and an exit code. */
 import { KvmsnapError } from '../errors.js';
-import { printable } from './output.js';
+import { complain, printable } from './output.js';
 
 const HINTS: Partial<Record<KvmsnapError['code'], string>> = {
   ERR_NO_KVM: 'Run `kvmsnap doctor` for what this host has.',
@@ -19,9 +19,9 @@ export function errorLine(error: unknown): string {
 
 /** On stderr; with `KVMSNAP_DEBUG` set, with the stack and all causes. */
 export function report(error: unknown): void {
-  process.stderr.write(`${errorLine(error)}\n`);
+  complain(errorLine(error));
   if (!process.env.KVMSNAP_DEBUG) return;
   for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
-    process.stderr.write(`${cause.stack ?? cause.message}\n`);
+    complain(cause.stack ?? cause.message);
   }
 }

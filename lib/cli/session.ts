@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import type { Vm } from '../vm/vm.js';
 import type { MachineClient } from './control/client.js';
+import { onSignal } from './ending.js';
 import { describeStop, type Stop } from './stop.js';
 import { openKeyboard } from './terminal.js';
 import type { DetachKey } from './values.js';
@@ -19,8 +20,6 @@ export type SessionEnd =
   | { kind: 'stopped'; stop: Stop }
   | { kind: 'detached' }
   | { kind: 'signal'; signal: NodeJS.Signals };
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** A machine of this process. It is closed when its guest ends. */
 export function localConsole(vm: Vm): Console {
@@ -55,7 +54,11 @@ export interface SessionOptions {
 export async function runSession(console: Console, options: SessionOptions): Promise<SessionEnd> {
   const { to, detachKey } = options;
   const keyboard = openKeyboard((bytes) => console.input(bytes), detachKey);
-  const signals = watchSignals();
+  let interrupt: (end: SessionEnd) => void = () => {};
+  const interrupted = new Promise<SessionEnd>((resolve) => {
+    interrupt = resolve;
+  });
+  using _ = onSignal((signal) => interrupt({ kind: 'signal', signal }));
   try {
     console.output.pipe(to, { end: false });
     const drained = finished(console.output, { writable: false }).catch(() => undefined);
@@ -68,26 +71,10 @@ export async function runSession(console: Console, options: SessionOptions): Pro
     return await Promise.race([
       stopped,
       keyboard.detached.then((): SessionEnd => ({ kind: 'detached' })),
-      signals.received,
+      interrupted,
     ]);
   } finally {
     console.output.unpipe(to);
-    signals.release();
     keyboard.release();
   }
-}
-
-function watchSignals(): { received: Promise<SessionEnd>; release(): void } {
-  let receive: (end: SessionEnd) => void = () => {};
-  const received = new Promise<SessionEnd>((resolve) => {
-    receive = resolve;
-  });
-  const onSignal = (signal: NodeJS.Signals): void => receive({ kind: 'signal', signal });
-  for (const signal of SIGNALS) process.on(signal, onSignal);
-  return {
-    received,
-    release() {
-      for (const signal of SIGNALS) process.off(signal, onSignal);
-    },
-  };
 }

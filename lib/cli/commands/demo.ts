@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type DemoResult, runDemo } from '../demo/demo.js';
 import { withJson } from '../options.js';
-import { formatBytes, formatMs, print, printJson, table } from '../output.js';
+import { formatBytes, formatMs, print, printable, printJson, table } from '../output.js';
 
 export function addDemo(program: Command): void {
   const command = program
@@ -30,6 +30,8 @@ function renderCosts({ costs, store }: DemoResult): string {
     ['new process, Node and all', formatMs(costs.newProcessMs)],
   ];
   const kept =
-    store === undefined ? '' : `\nThe snapshot is kept: kvmsnap inspect --store ${store} demo\n`;
+    store === undefined
+      ? ''
+      : `\nThe snapshot is kept: kvmsnap inspect --store ${printable(store)} demo\n`;
   return `\nWhat it cost:\n${table(rows as string[][], '  ')}${kept}`;
 }

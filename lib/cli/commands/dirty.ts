@@ -3,9 +3,9 @@ import { TRACKERS, type TrackerName } from '../../dirty/epoch.js';
 import { requireArgument } from '../../errors.js';
 import { MachineClient } from '../control/client.js';
 import { csvFormat, type EpochFormat, jsonFormat, plotFormat } from '../dirty-output.js';
-import type { Exit } from '../exit.js';
-import { signalExitCode } from '../exit-codes.js';
+import { onSignal } from '../ending.js';
 import { withJson } from '../options.js';
+import { printPart } from '../output.js';
 import { parseDuration, parseInteger, parseName } from '../values.js';
 
 interface DirtyOptions {
@@ -17,7 +17,7 @@ interface DirtyOptions {
   plot?: boolean;
 }
 
-export function addDirty(program: Command, exit: Exit): void {
+export function addDirty(program: Command): void {
   const command = program
     .command('dirty')
     .summary('watch which pages a named machine writes')
@@ -34,7 +34,7 @@ export function addDirty(program: Command, exit: Exit): void {
     .option('--csv', 'print comma-separated values')
     .option('--plot', 'print a chart, a line for each harvest (the default)');
   withJson(command).action(async (name: string, options: DirtyOptions) => {
-    exit.code = await watch(name, options, formatOf(options));
+    await watch(name, options, formatOf(options));
   });
 }
 
@@ -47,44 +47,29 @@ function formatOf({ csv, json, plot }: DirtyOptions): EpochFormat {
   return json ? jsonFormat() : plotFormat();
 }
 
-async function watch(name: string, options: DirtyOptions, format: EpochFormat): Promise<number> {
+async function watch(name: string, options: DirtyOptions, format: EpochFormat): Promise<void> {
   const { tracker, every, count } = options;
   using client = await MachineClient.connect(name);
   let begun = false;
   const begin = (): void => {
-    if (!begun) process.stdout.write(format.begin());
+    if (!begun) printPart(format.begin());
     begun = true;
   };
-  const interrupted = onInterrupt();
-  try {
-    const done = client.dirty(
-      { tracker, every, ...(count === undefined ? {} : { count }) },
-      (epoch) => {
-        begin();
-        process.stdout.write(format.epoch(epoch));
-      },
-    );
-    const code = await Promise.race([done.then(() => 0), interrupted.code]);
-    begin();
-    process.stdout.write(format.end());
-    return code;
-  } finally {
-    interrupted.release();
-  }
-}
-
-/** Ctrl-C is the usual end: what was begun is printed to its end. */
-function onInterrupt(): { code: Promise<number>; release(): void } {
-  let resolve: (code: number) => void = () => {};
-  const code = new Promise<number>((settle) => {
-    resolve = settle;
+  // Ctrl-C is the usual end: what was begun is printed to its end.
+  let interrupt: () => void = () => {};
+  const interrupted = new Promise<void>((resolve) => {
+    interrupt = resolve;
   });
-  const onSignal = (signal: NodeJS.Signals): void => resolve(signalExitCode(signal));
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
-  return {
-    code,
-    release() {
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, onSignal);
+  using _ = onSignal(interrupt);
+  const done = client.dirty(
+    { tracker, every, ...(count === undefined ? {} : { count }) },
+    (epoch) => {
+      begin();
+      printPart(format.epoch(epoch));
     },
-  };
+  );
+  done.catch(() => undefined);
+  await Promise.race([done, interrupted]);
+  begin();
+  printPart(format.end());
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { Snapshot } from '../../index.js';
 import { withJson, withStore } from '../options.js';
-import { print, printJson } from '../output.js';
+import { print, printable, printJson } from '../output.js';
 import { progressBar } from '../progress.js';
 
 interface FlattenOptions {
@@ -34,6 +34,6 @@ export function addFlatten(program: Command): void {
     });
     bar[Symbol.dispose]();
     if (json) printJson({ digest: flat.digest, ...(tag === undefined ? {} : { tag }) });
-    else print(tag === undefined ? flat.digest : `${tag}  ${flat.digest}`);
+    else print(printable(tag === undefined ? flat.digest : `${tag}  ${flat.digest}`));
   });
 }

@@ -3,7 +3,7 @@ import { MachineClient } from '../control/client.js';
 import type { MachineInfo } from '../control/protocol.js';
 import { machineNames } from '../control/registry.js';
 import { withJson } from '../options.js';
-import { formatAge, formatBytes, print, printable, printJson, table } from '../output.js';
+import { formatAge, formatBytes, print, printJson, table } from '../output.js';
 
 const ANSWER_MS = 2000;
 
@@ -39,7 +39,7 @@ export function render(rows: readonly Row[], now: number): string {
     if (!('pid' in row)) return [row.name, row.status, '', '', '', '', ''];
     const { name, status, pid, vcpus, memory, started, guest } = row;
     const age = formatAge(now - Date.parse(started));
-    return [name, status, `${pid}`, `${vcpus}`, formatBytes(memory), age, printable(guest)];
+    return [name, status, `${pid}`, `${vcpus}`, formatBytes(memory), age, guest];
   });
   return table([header, ...cells]);
 }

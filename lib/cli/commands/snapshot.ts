@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { withMachine } from '../hosting.js';
 import { withJson, withStore } from '../options.js';
-import { formatBytes, formatMs, print, printJson } from '../output.js';
+import { formatBytes, formatMs, print, printable, printJson } from '../output.js';
 import { progressBar } from '../progress.js';
 import { collectPairs, parseName } from '../values.js';
 
@@ -52,7 +52,7 @@ export function addSnapshot(program: Command): void {
     );
     bar[Symbol.dispose]();
     if (json) return printJson(result);
-    print(tag === undefined ? result.digest : `${tag}  ${result.digest}`);
+    print(printable(tag === undefined ? result.digest : `${tag}  ${result.digest}`));
     print(
       `paused ${formatMs(result.pauseMs)}, written in ${formatMs(result.writeMs)}: ` +
         `${formatBytes(result.bytes)}, ${result.pages} pages of memory`,

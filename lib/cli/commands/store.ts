@@ -65,8 +65,8 @@ function entryJson(entry: SnapshotEntry) {
 export function renderList(entries: readonly SnapshotEntry[], now: number): string {
   const header = ['TAG', 'DIGEST', 'AGE', 'CPUS', 'MEMORY', 'SIZE', 'PARENT'];
   const rows = entries.map((entry) => {
-    const name = [printable(entry.tag ?? '-'), shortDigest(entry.digest)];
-    if ('problem' in entry) return [...name, `damaged: ${printable(entry.problem.message)}`];
+    const name = [entry.tag ?? '-', shortDigest(entry.digest)];
+    if ('problem' in entry) return [...name, `damaged: ${entry.problem.message}`];
     const { created, vcpus, memory, bytes, parent } = entry.summary;
     const age = formatAge(now - Date.parse(created));
     const sizes = [`${vcpus}`, formatBytes(memory), formatBytes(bytes)];

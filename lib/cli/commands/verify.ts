@@ -4,7 +4,7 @@ import { nativeBinding } from '../../native/load.js';
 import type { DigestFile } from '../../snapshot/digest.js';
 import { SnapshotStore } from '../../snapshot/store.js';
 import { withJson, withStore } from '../options.js';
-import { formatBytes, print, printJson } from '../output.js';
+import { formatBytes, print, printable, printJson } from '../output.js';
 import { progressBar } from '../progress.js';
 
 export function addVerify(program: Command): void {
@@ -24,7 +24,7 @@ export function addVerify(program: Command): void {
       bar[Symbol.dispose]();
       if (options.json) return printJson(report);
       print(
-        `${report.digest} is whole: ${report.blobs} blobs, ${formatBytes(report.bytes)}, ` +
+        `${printable(report.digest)} is whole: ${report.blobs} blobs, ${formatBytes(report.bytes)}, ` +
           `${report.chunks} memory chunks`,
       );
     },

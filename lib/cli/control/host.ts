@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { signalExitCode } from '../exit-codes.js';
+import { print, printable } from '../output.js';
 import { describeSpec, makeVm, specSchema } from '../spec.js';
 import { stopProblem } from '../stop.js';
 import { MACHINE_NAME } from '../values.js';
@@ -36,12 +37,12 @@ export async function hostMachine(message: unknown): Promise<void> {
     const machine = new HostedMachine(name, describeSpec(spec), vm);
     const server = await ControlServer.listen(machine, claim.socket);
     endOnSignals(machine);
-    log(`${name}: ${describeSpec(spec)}`);
+    log(printable(`${name}: ${describeSpec(spec)}`));
     answer({ ok: true, pid: process.pid });
     const stop = await machine.ended;
     log(`ended: ${stop.reason}${stop.code === undefined ? '' : ` ${stop.code}`}`);
     const problem = stopProblem(stop);
-    if (problem) log(problem);
+    if (problem) log(printable(problem));
     // The name is free before anyone hears of the end.
     await claim.release();
     await server.close();
@@ -74,5 +75,5 @@ function endOnSignals(machine: HostedMachine): void {
 }
 
 function log(text: string): void {
-  process.stdout.write(`${new Date().toISOString()} ${text}\n`);
+  print(`${new Date().toISOString()} ${text}`);
 }

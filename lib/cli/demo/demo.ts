@@ -11,6 +11,8 @@ import { KvmsnapError } from '../../errors.js';
 import type { SnapshotStats } from '../../vm/save.js';
 import type { Vm } from '../../vm/vm.js';
 import { unpackError } from '../control/protocol.js';
+import { onSignal } from '../ending.js';
+import { signalExitCode } from '../exit-codes.js';
 import { lastNumber } from './count.js';
 import { createCounter, readCount } from './counter.js';
 import { type Restored, restoredSchema } from './restored.js';
@@ -59,16 +61,14 @@ export async function runDemo(
   const clean = (): void => {
     if (store === undefined) rmSync(path, { recursive: true, force: true });
   };
-  const onSignal = (signal: NodeJS.Signals): void => {
+  using _ = onSignal((signal) => {
     clean();
-    process.kill(process.pid, signal);
-  };
-  process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+    process.exit(signalExitCode(signal));
+  });
   try {
     const result = await count(join(path, store === undefined ? 'store' : ''), say);
     return store === undefined ? result : { ...result, store: path };
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
     clean();
   }
 }

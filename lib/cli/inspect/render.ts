@@ -18,12 +18,12 @@ export interface Inspected {
 export function renderInspected(inspected: Inspected): string {
   const { digest, tag, state } = inspected;
   return [
-    `${tag === undefined ? '' : `${printable(tag)}  `}${digest}\n`,
+    `${tag === undefined ? '' : `${printable(tag)}  `}${printable(digest)}\n`,
     renderConfig(inspected),
     ...state.vcpus.map(renderVcpu),
     renderVm(state.vm),
     ...Object.entries(state.devices).map(
-      ([name, device]) => heading(`Device ${printable(name)}`) + grid(leaves(device)),
+      ([name, device]) => heading(`Device ${name}`) + grid(leaves(device)),
     ),
   ].join('');
 }
@@ -51,10 +51,7 @@ function renderConfig({ config, memory, workingSet }: Inspected): string {
       : []),
     ...Object.entries(config.annotations).map(([key, value]) => [`"${key}"`, value]),
   ];
-  return table(
-    rows.map((row) => row.map((cell) => printable(cell))),
-    '  ',
-  );
+  return table(rows, '  ');
 }
 
 function renderVcpu(vcpu: DecodedVcpu): string {
@@ -122,5 +119,5 @@ function wrap(words: readonly string[]): string {
     if (last !== undefined && last.length + word.length < 96) lines[lines.length - 1] += ` ${word}`;
     else lines.push(`  ${word}`);
   }
-  return lines.map((line) => `${line}\n`).join('');
+  return lines.map((line) => `${printable(line)}\n`).join('');
 }

@@ -20,7 +20,7 @@ export function leaves(value: Plain, path = ''): [string, string][] {
       leaves(item, path === '' ? key : `${path}.${key}`),
     );
   }
-  return [[path, printable(String(value))]];
+  return [[path, String(value)]];
 }
 
 export const isZero = (text: string): boolean => /^(0|0x0+|none)$/.test(text) || /^0+$/.test(text);
@@ -30,7 +30,9 @@ export function grid(fields: readonly (readonly [string, string])[], indent = ' 
   const isLong = ([name, value]: readonly [string, string]): boolean =>
     name.length + value.length > LINE / 2;
   const cells = fields.filter((field) => !isLong(field));
-  const long = fields.filter(isLong).map(([name, value]) => `${indent}${name}  ${value}\n`);
+  const long = fields
+    .filter(isLong)
+    .map(([name, value]) => `${indent}${printable(name)}  ${printable(value)}\n`);
   if (cells.length === 0) return long.join('');
   const width = Math.max(...cells.map(([name, value]) => name.length + value.length)) + 4;
   const columns = Math.max(1, Math.floor((LINE - indent.length) / width));
@@ -53,4 +55,4 @@ export function structTable(rows: readonly (readonly [string, PlainObject])[]): 
   );
 }
 
-export const heading = (text: string): string => `\n${text}\n`;
+export const heading = (text: string): string => `\n${printable(text)}\n`;
