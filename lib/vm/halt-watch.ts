@@ -20,10 +20,17 @@ export class HaltWatch {
     this.#native = native;
   }
 
-  /** The machine runs. Once it does not, the watch ends by itself. */
+  /** The machine runs. Once it does not, the watch ends by itself; nobody is kept by it. */
   begin(): void {
     this.#looked = undefined;
-    this.#timer ??= setInterval(() => this.#tick(), EVERY_MS).unref();
+    if (this.#timer !== undefined) return;
+    const watch = new WeakRef(this);
+    const timer = setInterval(() => {
+      const alive = watch.deref();
+      if (alive) alive.#tick();
+      else clearInterval(timer);
+    }, EVERY_MS).unref();
+    this.#timer = timer;
   }
 
   #end(): void {

@@ -47,6 +47,17 @@ test.skipIf(whyNoLinux())('A guest that halts ends its machine, with two vCPUs',
   expect(await guest.vm.wait()).toEqual({ reason: 'halt' });
 });
 
+test.skipIf(whyNoLinux())(
+  'A guest without IOAPIC and ACPI has a console, and ends by halting',
+  async () => {
+    await using guest = await boot({ cmdline: `${CMDLINE} noapic acpi=off` });
+    const { terminal, vm } = guest;
+    expect(await terminal.run('cat /proc/interrupts')).toMatch(/XT-PIC +ttyS0/);
+    terminal.type('poweroff -f\n');
+    expect(await vm.wait()).toEqual({ reason: 'halt' });
+  },
+);
+
 describe.skipIf(whyNoLinux())('A guest that reboots stops its machine', () => {
   test.each([
     { cmdline: 'reboot=t', what: 'a triple fault' },

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type BootPlan, planBare, planLinux } from '../../../lib/boot/index.js';
 import { KvmsnapError } from '../../../lib/errors.js';
 import { GiB, MiB } from '../../../lib/units.js';
-import { bzImage, elf64, expectSoundPlan, pvhNote } from './support.js';
+import { bzImage, elf64, encodeNotes, expectSoundPlan, pvhNote, type TestNote } from './support.js';
 
 const RUNS = 400;
 const vmlinux = elf64(0x1000000, [
@@ -148,6 +148,43 @@ describe('property: hostile kernels', () => {
         linux(image, memory);
         planned(() => planBare({ image, mode: 'long', ring: 0, memory }), memory);
         planned(() => planBare({ image, mode: 'protected', ring: 0, memory }), memory);
+      }),
+      { numRuns: RUNS },
+    );
+  });
+
+  const notesOnly = (data: Uint8Array, alignment: number): Uint8Array =>
+    elf64(0x1000000, [
+      { gpa: 0x1000000, data: Buffer.alloc(0x400, 0x90) },
+      { type: 4, gpa: 0, data, alignment },
+    ]);
+
+  it('ELF kernels whose PVH note is among others, packed as they say or not', () => {
+    const note = fc.record<TestNote>({
+      name: fc.constantFrom('GNU', 'Linux', 'X', 'solo5', 'FreeBSD', 'stapsdt'),
+      type: fc.nat(0x1000),
+      description: fc.uint8Array({ maxLength: 40 }),
+    });
+    const pvh = { name: 'Xen', type: 18, description: Buffer.of(0x10, 0, 0, 1) };
+    const layout = fc.constantFrom([4, 4], [8, 4], [8, 8], [0, 4]);
+    fc.assert(
+      fc.property(fc.array(note), fc.array(note), layout, (before, after, [says, packing]) => {
+        const kernel = notesOnly(encodeNotes([...before, pvh, ...after], packing!), says!);
+        const options = { kernel, cmdline: '', memory: MiB(32), vcpus: 1, irqchip: true } as const;
+        expect(planLinux({ ...options, elfEntry: 'pvh' }).entry.regs.rip).toBe(0x1000010n);
+      }),
+      { numRuns: RUNS },
+    );
+  });
+
+  it('ELF kernels with any bytes for notes', () => {
+    const word = fc.constantFrom(0, 1, 4, 5, 8, 12, 18, 0x006e6558, 0x1000010, 0xfffffff0);
+    const words = fc.array(word, { maxLength: 64 }).map((list) => {
+      return Buffer.from(Uint32Array.from(list).buffer);
+    });
+    fc.assert(
+      fc.property(words, fc.constantFrom(4, 8), memories, (data, alignment, memory) => {
+        linux(notesOnly(data, alignment), memory);
       }),
       { numRuns: RUNS },
     );
