@@ -40,7 +40,16 @@ export interface PageInOptions {
   signal?: AbortSignal;
 }
 
-/** At once where nothing is missing. */
+/**
+ * All memory, for what needs it. A machine whose source has failed is left alone: it is poisoned, which is
+ * what the caller's next step says.
+ */
+export async function bringInAll(native: NativeMachine, signal?: AbortSignal): Promise<void> {
+  throwIfAborted(signal);
+  if (native.pagingFacts()?.active) await pageIn(native, signal ? { signal } : {});
+}
+
+/** At once where nothing is missing. `ERR_PAGE_SOURCE`, also when the source has failed before. */
 export async function pageIn(
   native: NativeMachine,
   { gpa, length, signal }: PageInOptions,
@@ -51,7 +60,9 @@ export async function pageIn(
       (typeof gpa === 'bigint' && gpa >= 0n && Number.isSafeInteger(length) && Number(length) > 0),
     'a range has a gpa (bigint) and a length in bytes',
   );
-  if (!native.pagingFacts()?.active) return;
+  const facts = native.pagingFacts();
+  // Nothing comes any more, and some is missing: its source failed, which the call below says.
+  if (facts === undefined || (!facts.active && facts.left === 0)) return;
   const ranges = gpa === undefined ? undefined : [pagesAround(gpa, length as number)];
   await cancellable(signal, native.pageIn(ranges));
 }

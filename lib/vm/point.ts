@@ -55,12 +55,17 @@ export async function machineAt(
   return inTurn(() => nativeBinding().createMachine(machine, events, image, clock, paging));
 }
 
+/** The same instant with an image of its own, to be closed by itself. `ERR_CLOSED` if that was closed. */
+export function sharePoint(point: Point): Point {
+  return { ...point, image: point.image.share() };
+}
+
 /**
- * Puts a machine, of that `config`, back to that instant. `ERR_STATE` for one of another machine,
- * `ERR_INVALID_ARGUMENT` (the identity).
+ * Puts a machine, of that `config`, back to the instant that `pointNow` gives when it is the machine's turn.
+ * `ERR_STATE` for one of another machine, `ERR_INVALID_ARGUMENT` (the identity).
  */
 export async function goBackTo(
-  point: Point,
+  pointNow: () => Point,
   {
     native,
     config: { generationId },
@@ -68,13 +73,17 @@ export async function goBackTo(
   }: { native: NativeMachine; config: Point['config']; stops: Stops },
   options: IdentityOptions | undefined,
 ): Promise<void> {
-  if (!isDeepStrictEqual(generationId, point.config.generationId)) {
-    throw new KvmsnapError(
-      'ERR_STATE',
-      'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
-    );
-  }
   const identity = identityOf(options, 'keep', generationId);
-  stops.begin(await inTurn(() => native.reset(point.machine, point.image, identity.clock)));
+  const life = await inTurn(() => {
+    const point = pointNow();
+    if (!isDeepStrictEqual(generationId, point.config.generationId)) {
+      throw new KvmsnapError(
+        'ERR_STATE',
+        'the snapshot is of a machine with another VM generation ID: restore or fork it instead',
+      );
+    }
+    return native.reset(point.machine, point.image, identity.clock);
+  });
+  stops.begin(life);
   renewGeneration(native, identity, generationId);
 }

@@ -14,9 +14,12 @@ export class Stops {
   #ended: AbortController | undefined;
   #closed = false;
 
-  /** The stop of this life; of a later one, if this one ends by a reset. */
+  /**
+   * The stop of this life; of a later one, if this one ends by a reset. A reset that fails has begun a life
+   * that nobody else knows of, and poisoned the machine in it.
+   */
   wait(): Promise<NativeStop> {
-    if (this.#last?.life === this.#life) return Promise.resolve(this.#last.stop);
+    if (this.#last && this.#last.life >= this.#life) return Promise.resolve(this.#last.stop);
     let waiter = this.#waiters.find(({ life }) => life === this.#life);
     if (waiter === undefined) {
       let resolve: Waiter['resolve'] = () => {};

@@ -126,7 +126,7 @@ export class Vcpu {
     );
   }
 
-  /** KVM_SET_MSRS. `ERR_MSR` names the one that KVM refused; those before it are set. */
+  /** KVM_SET_MSRS. `ERR_MSR` names the one that KVM refused; those before it are as they were. */
   async setMsrs(entries: readonly MsrEntry[]): Promise<void> {
     await this.#native.setVcpu(this.index, 'msrs', encodeMsrs(entries));
   }

@@ -19,11 +19,17 @@ import { GENERATION_ID_SIZE, type IdentityOptions } from './identity.js';
 import { setMaker } from './maker.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
-import { type PageInOptions, pageIn, pagingFactsOf, workingSetOf } from './on-demand.js';
+import {
+  bringInAll,
+  type PageInOptions,
+  pageIn,
+  pagingFactsOf,
+  workingSetOf,
+} from './on-demand.js';
 import type { VmOptions } from './options.js';
 import type { OutputStream } from './output.js';
 import type { PagingFacts, WorkingSet } from './paging.js';
-import { goBackTo, type Point } from './point.js';
+import { goBackTo, type Point, sharePoint } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { requireParentType, Snapshot } from './snapshot.js';
 import type { Stops } from './stops.js';
@@ -234,11 +240,11 @@ export class Vm implements AsyncDisposable {
         then === 'resume' || then === 'pause',
         'then must be resume or pause: a snapshot in memory does not close its machine',
       );
-      await this.pageIn();
+      await bringInAll(this.#native);
       return MemorySnapshot.take(this.#native, this.#config, then);
     }
     requireParentType(options.parent);
-    await this.pageIn(options.signal ? { signal: options.signal } : {});
+    await bringInAll(this.#native, options.signal);
     const { store, digest, ...taken } = await saveMachine(this, this.#native, options);
     return new Snapshot(store, digest, options.tag, taken);
   }
@@ -255,7 +261,7 @@ export class Vm implements AsyncDisposable {
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
     const signal = typeof options === 'object' ? options.signal : undefined;
-    await this.pageIn(signal ? { signal } : {});
+    await bringInAll(this.#native, signal);
     using snapshot = await this.snapshot();
     return await snapshot.fork(options);
   }
@@ -276,18 +282,19 @@ export class Vm implements AsyncDisposable {
     to?: Snapshot | MemorySnapshot,
     options: { identity?: IdentityOptions } = {},
   ): Promise<void> {
-    const point = to === undefined ? this.#origin : await to.point();
-    if (point === undefined) {
-      throw new KvmsnapError(
-        'ERR_STATE',
-        'the machine was not made from a snapshot: say which one to reset it to',
-      );
-    }
     const machine = { native: this.#native, config: this.#config, stops: this.#stops };
-    await goBackTo(point, machine, options.identity);
-    if (to === undefined) return;
+    if (to === undefined) return goBackTo(() => this.#requireOrigin(), machine, options.identity);
+    // Before anything else is waited for: whoever closes the snapshot from here on closes another handle.
+    const point = sharePoint(await to.point());
+    try {
+      await goBackTo(() => point, machine, options.identity);
+    } catch (error) {
+      point.image.close();
+      throw error;
+    }
     this.#origin?.image.close();
-    this.#origin = { ...point, image: point.image.share() };
+    this.#origin = point;
+    if (this.#closing) point.image.close();
   }
 
   /**
@@ -300,7 +307,7 @@ export class Vm implements AsyncDisposable {
    */
   dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
     const { signal } = options;
-    const prepare = () => this.pageIn(signal ? { signal } : {});
+    const prepare = () => bringInAll(this.#native, signal);
     return trackDirty({ native: this.#native, ended: this.#stops.ended, prepare }, options);
   }
 
@@ -317,6 +324,14 @@ export class Vm implements AsyncDisposable {
   /** What machine this is, as a snapshot says it. */
   describe(): MachineDescription {
     return describeMachine(this.#native, this.#config);
+  }
+
+  #requireOrigin(): Point {
+    if (this.#origin) return this.#origin;
+    throw new KvmsnapError(
+      'ERR_STATE',
+      'the machine was not made from a snapshot: say which one to reset it to',
+    );
   }
 
   async #close(): Promise<void> {

@@ -7,13 +7,12 @@
 #include <chrono>
 #include <memory>
 #include <string>
-#include <system_error>
-#include <thread>
 
 #include "addon/convert.h"
 #include "addon/js_queue.h"
 #include "addon/promise.h"
 #include "memory/image_writer.h"
+#include "memory/quiet_thread.h"
 
 namespace kvmsnap {
 
@@ -73,15 +72,16 @@ Napi::Value start_background(Napi::Env env, const char* name, const Napi::Value&
     auto result = attempt([&] { return work(*control); });
     // It refers to the registration, which refers to `control`.
     control->on_progress = nullptr;
-    auto outcome = std::make_shared<decltype(result)>(std::move(result));
+    std::shared_ptr<decltype(result)> outcome;
+    insist([&] { outcome = std::make_shared<decltype(result)>(std::move(result)); });
     queue->post([=](Napi::Env task_env) { finish(task_env, *outcome); });
   };
   try {
-    std::thread(run).detach();
-  } catch (const std::system_error& error) {
+    quiet_thread("background work", run).detach();
+  } catch (const Error& error) {
     control->on_progress = nullptr;
     using Result = decltype(attempt([&] { return work(*control); }));
-    finish(env, Result(Error("ERR_SYSTEM", std::string("no thread: ") + error.what())));
+    finish(env, Result(error));
   }
 
   Napi::Object handle = Napi::Object::New(env);

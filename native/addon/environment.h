@@ -49,12 +49,10 @@ template <typename Body>
 auto guard(Napi::Env env, Body&& body) -> decltype(body()) {
   try {
     return body();
-  } catch (const Error& error) {
-    throw Napi::Error(env, Environment::of(env).to_js(env, error));
   } catch (const Napi::Error&) {
     throw;
-  } catch (const std::exception& error) {
-    throw Napi::Error(env, Environment::of(env).to_js(env, Error("ERR_SYSTEM", error.what())));
+  } catch (...) {
+    throw Napi::Error(env, Environment::of(env).to_js(env, current_error()));
   }
 }
 

@@ -18,16 +18,13 @@ JsQueue::~JsQueue() {
   if (function_ != nullptr) napi_release_threadsafe_function(function_, napi_tsfn_release);
 }
 
-void JsQueue::post(Task task) {
-  auto* heap_task = new Task(std::move(task));
-  {
-    std::lock_guard lock(mutex_);
-    if (function_ != nullptr &&
-        napi_call_threadsafe_function(function_, heap_task, napi_tsfn_nonblocking) == napi_ok) {
-      return;
-    }
+void JsQueue::post_owned(std::unique_ptr<Task> task) noexcept {
+  std::lock_guard lock(mutex_);
+  if (function_ != nullptr &&
+      napi_call_threadsafe_function(function_, task.get(), napi_tsfn_nonblocking) == napi_ok) {
+    // `run` frees it.
+    static_cast<void>(task.release());
   }
-  delete heap_task;
 }
 
 void JsQueue::run(napi_env env, napi_value, void*, void* data) {

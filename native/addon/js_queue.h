@@ -3,13 +3,29 @@
 
 #include <napi.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <thread>
 
 #include "addon/environment.h"
 
 namespace kvmsnap {
+
+/// Does `work`, which fails only for want of memory, until it succeeds: somebody waits for what it
+/// tells, and would for ever.
+template <typename Work>
+void insist(const Work& work) noexcept {
+  for (;;) {
+    try {
+      return work();
+    } catch (const std::bad_alloc&) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+}
 
 class JsQueue final : public EnvironmentUser, public std::enable_shared_from_this<JsQueue> {
  public:
@@ -20,8 +36,14 @@ class JsQueue final : public EnvironmentUser, public std::enable_shared_from_thi
   ~JsQueue() override;
 
   /// From any thread. Dropped, with everything it holds, once the environment has ended. An
-  /// exception of the task's becomes an uncaught exception of the environment's.
-  void post(Task task);
+  /// exception of the task's becomes an uncaught exception of the environment's. `task` is copied;
+  /// it does not fail.
+  template <typename Made>
+  void post(const Made& task) noexcept {
+    std::unique_ptr<Task> owned;
+    insist([&] { owned = std::make_unique<Task>(task); });
+    post_owned(std::move(owned));
+  }
   /// Holds the event loop, and one `unref` lets go again. On the environment's thread, as what follows.
   void ref();
   void unref();
@@ -34,6 +56,7 @@ class JsQueue final : public EnvironmentUser, public std::enable_shared_from_thi
 
  private:
   JsQueue() = default;
+  void post_owned(std::unique_ptr<Task> task) noexcept;
   static void run(napi_env env, napi_value, void*, void* data);
 
   std::mutex mutex_;

@@ -19,8 +19,10 @@ using Access = Machine::Access;
 struct FrozenMachine {
   MachineConfig config;
   FrozenMemory memory;
-  std::chrono::nanoseconds pause;
+  std::chrono::nanoseconds pause{0};
 };
+/// Shared by who finishes the freeze and who tells of it.
+using FrozenHere = std::shared_ptr<const FrozenMachine>;
 
 Napi::Value bytes_to_js(Napi::Env env, const std::vector<uint8_t>& bytes) {
   return from_bytes(env, bytes);
@@ -35,7 +37,8 @@ VcpuSection to_section(const Napi::Value& value) {
   return *section;
 }
 
-Napi::Value frozen_to_js(Napi::Env env, const FrozenMachine& frozen) {
+Napi::Value frozen_to_js(Napi::Env env, const FrozenHere& here) {
+  const FrozenMachine& frozen = *here;
   Napi::Object result = Napi::Object::New(env);
   result["machine"] = wrap_prepared(env, frozen.config);
   result["image"] = ImageObject::wrap(env, {.memory = frozen.memory, .content = nullptr});
@@ -44,12 +47,14 @@ Napi::Value frozen_to_js(Napi::Env env, const FrozenMachine& frozen) {
 }
 
 // On a thread that keeps the machine until then; on this one when there is none to be had.
-void finish_elsewhere(std::shared_ptr<Machine> machine, std::shared_ptr<LateFreeze> late,
-                      std::function<void(std::optional<Error>)> done) {
-  auto work = [machine = std::move(machine), late = std::move(late), done = std::move(done)] {
-    auto outcome = attempt([&] { late->finish(); });
-    const Error* failure = std::get_if<Error>(&outcome);
-    done(failure == nullptr ? std::nullopt : std::optional(*failure));
+template <typename Done>
+void finish_elsewhere(std::shared_ptr<Machine> machine, FrozenHere frozen,
+                      const Done& done) {
+  auto work = [machine = std::move(machine), frozen = std::move(frozen), done] {
+    done(attempt([&] {
+      frozen->memory.late->finish();
+      return frozen;
+    }));
   };
   try {
     quiet_thread("finishing a freeze", work).detach();
@@ -205,13 +210,8 @@ Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
       if (*over) outcome = Error("ERR_CLOSED", "the machine was closed");
       deliver(std::move(outcome));
     };
-    try {
-      machine().run_solo(vcpu, dispatch, single_step, done);
-      begin_call();
-    } catch (const Error& error) {
-      promise.settle(env, Outcome<Nothing>(error), undefined);
-    }
-    return promise.promise();
+    return promised(env, promise,
+                    [&] { machine().run_solo(vcpu, dispatch, single_step, done); });
   });
 }
 
@@ -240,20 +240,21 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
     PendingPromise promise(info.Env());
     auto asked = std::make_shared<std::chrono::steady_clock::time_point>();
     auto work = [pause_after = info[0].ToString().Utf8Value() == "pause", asked](Machine& machine) {
+      // What may fail comes before the freeze, which may leave the machine paused.
+      auto result = std::make_shared<FrozenMachine>();
+      result->config = machine.blueprint();
       Frozen frozen = machine.freeze(*asked, pause_after);
-      MachineConfig config = machine.blueprint();
-      config.state = std::move(frozen.state);
-      return FrozenMachine{std::move(config), std::move(frozen.memory), frozen.pause};
+      result->config.state = std::move(frozen.state);
+      result->memory = std::move(frozen.memory);
+      result->pause = frozen.pause;
+      return FrozenHere(std::move(result));
     };
     auto job = [bare = machine_.get(), over = over_, deliver = delivery(promise, frozen_to_js),
                 work](bool cancelled) mutable {
       auto result = attempt_job(*bare, cancelled || *over, work);
-      const auto* frozen = std::get_if<FrozenMachine>(&result);
-      if (frozen == nullptr || frozen->memory.late == nullptr) return deliver(std::move(result));
-      finish_elsewhere(bare->shared_from_this(), frozen->memory.late,
-                       [deliver, result](std::optional<Error> failure) {
-                         deliver(failure ? Outcome<FrozenMachine>(*failure) : result);
-                       });
+      const auto* frozen = std::get_if<FrozenHere>(&result);
+      if (frozen == nullptr || (*frozen)->memory.late == nullptr) return deliver(std::move(result));
+      insist([&] { finish_elsewhere(bare->shared_from_this(), *frozen, deliver); });
     };
     return promised(info.Env(), promise, [&] {
       machine().submit_freeze(Crew::Job(job),
@@ -262,36 +263,50 @@ Napi::Value MachineObject::freeze(const Napi::CallbackInfo& info) {
   });
 }
 
+template <typename Work>
+Napi::Value MachineObject::reset_job(Napi::Env env, const Prepared& instant, ClockPolicy clock,
+                                     bool is_short, Work work) {
+  if (is_short) {
+    if (auto result = try_here(Access::Reset, work)) {
+      if (const Error* error = std::get_if<Error>(&*result)) throw Error(*error);
+      return life_to_js(env, std::get<0>(*result));
+    }
+  }
+  return promise_job(
+      env, [&](Crew::Job job) { machine().submit_reset(*instant, clock, std::move(job)); }, work,
+      life_to_js);
+}
+
 Napi::Value MachineObject::reset(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    Napi::Env env = info.Env();
-    std::shared_ptr<const Image> image = image_of(env, info[1]);
+    const Prepared& instant = prepared_of(info.Env(), info[0]);
+    std::shared_ptr<const Image> image = image_of(info.Env(), info[1]);
+    ClockPolicy clock = to_clock_policy(info[2]);
     // To map it, if it is another than the machine has, takes long.
     bool fast = machine().resets_fast() && !image->is_scattered();
-    auto work = [instant = prepared_of(env, info[0]), image, clock = to_clock_policy(info[2])](
-                    Machine& machine) { return machine.reset(*instant, image, clock); };
-    return fast ? instant_job(env, Access::Reset, work, life_to_js)
-                : standing_job(env, Access::Reset, work, life_to_js);
+    return reset_job(info.Env(), instant, clock, fast, [instant, image, clock](Machine& machine) {
+      return machine.reset(*instant, image, clock);
+    });
   });
 }
 
 Napi::Value MachineObject::recycle(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return standing_job(
-        info.Env(), Access::Reset,
-        [instant = prepared_of(info.Env(), info[0]), image = image_of(info.Env(), info[1])](
-            Machine& machine) { return machine.recycle(*instant, image); },
-        life_to_js);
+    const Prepared& instant = prepared_of(info.Env(), info[0]);
+    std::shared_ptr<const Image> image = image_of(info.Env(), info[1]);
+    return reset_job(
+        info.Env(), instant, ClockPolicy::Keep, false,
+        [instant, image](Machine& machine) { return machine.recycle(*instant, image); });
   });
 }
 
 Napi::Value MachineObject::renew(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return instant_job(
-        info.Env(), Access::Reset,
-        [instant = prepared_of(info.Env(), info[0]), clock = to_clock_policy(info[1])](
-            Machine& machine) { return machine.renew(*instant, clock); },
-        life_to_js);
+    const Prepared& instant = prepared_of(info.Env(), info[0]);
+    ClockPolicy clock = to_clock_policy(info[1]);
+    return reset_job(
+        info.Env(), instant, clock, true,
+        [instant, clock](Machine& machine) { return machine.renew(*instant, clock); });
   });
 }
 

@@ -7,11 +7,12 @@ namespace kvmsnap {
 
 inline Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
 
-/// Settles the promise with an outcome, from any thread.
+/// Settles the promise with an outcome, from any thread. To call it does not fail.
 template <typename ToJs>
 auto MachineObject::delivery(const PendingPromise& promise, ToJs to_js) {
   return [queue = queue_, self = self_, promise, to_js](auto result) {
-    auto outcome = std::make_shared<decltype(result)>(std::move(result));
+    std::shared_ptr<decltype(result)> outcome;
+    insist([&] { outcome = std::make_shared<decltype(result)>(std::move(result)); });
     queue->post([=](Napi::Env task_env) {
       promise.settle(task_env, *outcome, to_js);
       if (*self != nullptr) (*self)->end_call();
@@ -21,12 +22,12 @@ auto MachineObject::delivery(const PendingPromise& promise, ToJs to_js) {
 
 template <typename Submit>
 Napi::Value MachineObject::promised(Napi::Env env, const PendingPromise& promise, Submit submit) {
-  try {
-    submit();
-    begin_call();
-  } catch (const Error& error) {
+  auto submitted = attempt(submit);
+  if (std::holds_alternative<Error>(submitted)) {
     // Not thrown: Node never frees a promise that nobody settles.
-    promise.settle(env, Outcome<Nothing>(error), undefined);
+    promise.settle(env, submitted, undefined);
+  } else {
+    begin_call();
   }
   return promise.promise();
 }
@@ -71,17 +72,6 @@ Napi::Value MachineObject::short_job(Napi::Env env, Machine::Access access, Work
     PendingPromise promise(env);
     promise.settle(env, *result, to_js);
     return promise.promise();
-  });
-}
-
-template <typename Work, typename ToJs>
-Napi::Value MachineObject::instant_job(Napi::Env env, Machine::Access access, Work work,
-                                       ToJs to_js) {
-  return guard(env, [&]() -> Napi::Value {
-    auto result = try_here(access, work);
-    if (!result) return standing_job(env, access, work, to_js);
-    if (const Error* error = std::get_if<Error>(&*result)) throw Error(*error);
-    return to_js(env, std::get<0>(*result));
   });
 }
 

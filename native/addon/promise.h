@@ -20,7 +20,7 @@ using Nothing = std::monostate;
 template <typename T>
 using Outcome = std::variant<T, Error>;
 
-/// Runs `work` and catches what it throws.
+/// Runs `work` and catches what it throws, whatever it is.
 template <typename Work>
 auto attempt(Work&& work) {
   using Value = std::invoke_result_t<Work>;
@@ -32,10 +32,8 @@ auto attempt(Work&& work) {
     } else {
       return Outcome<Kept>(work());
     }
-  } catch (const Error& error) {
-    return Outcome<Kept>(error);
-  } catch (const std::exception& error) {
-    return Outcome<Kept>(Error("ERR_SYSTEM", error.what()));
+  } catch (...) {
+    return Outcome<Kept>(current_error());
   }
 }
 
@@ -58,10 +56,10 @@ class PendingPromise {
       } else {
         deferred_.Resolve(to_js(env, std::get<T>(outcome)));
       }
-    } catch (const Error& error) {
-      deferred_.Reject(Environment::of(env).to_js(env, error));
     } catch (const Napi::Error& error) {
       deferred_.Reject(error.Value());
+    } catch (...) {
+      deferred_.Reject(Environment::of(env).to_js(env, current_error()));
     }
   }
 

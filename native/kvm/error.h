@@ -4,33 +4,60 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 namespace kvmsnap {
 
+/// Copying one needs no memory, so that it can be kept wherever it is caught.
 class Error : public std::runtime_error {
  public:
   Error(std::string code, const std::string& message)
-      : std::runtime_error(message), code_(std::move(code)) {}
+      : Error(std::move(code), message, std::string(), 0) {}
   Error(std::string code, const std::string& message, std::string syscall, int error_number)
       : std::runtime_error(message),
-        code_(std::move(code)),
-        syscall_(std::move(syscall)),
+        names_(std::make_shared<const Names>(Names{std::move(code), std::move(syscall)})),
         errno_(error_number) {}
 
-  const std::string& code() const { return code_; }
+  const std::string& code() const { return names_->code; }
   /// Empty unless a system call failed.
-  const std::string& syscall() const { return syscall_; }
+  const std::string& syscall() const { return names_->syscall; }
   /// 0 unless a system call failed.
   int error_number() const { return errno_; }
 
  private:
-  std::string code_;
-  std::string syscall_;
+  struct Names {
+    std::string code;
+    std::string syscall;
+  };
+  std::shared_ptr<const Names> names_;
   int errno_ = 0;
 };
+
+/// Made before anybody can need it.
+inline const Error kNoMemory("ERR_SYSTEM", "memory is exhausted", "malloc", ENOMEM);
+
+/// What was thrown, whatever it was, as an Error: for use in `catch (...)`.
+inline Error current_error() noexcept {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return kNoMemory;
+  } catch (const std::exception& error) {
+    try {
+      return Error("ERR_SYSTEM", error.what());
+    } catch (...) {
+      return kNoMemory;
+    }
+  } catch (...) {
+    return kNoMemory;
+  }
+}
 
 /// ERR_SYSTEM from `errno`; `hint` says what to do about it.
 [[noreturn]] inline void throw_system(const char* syscall, const std::string& hint = {}) {

@@ -174,11 +174,12 @@ void copy_all(const Copier& copier, const std::vector<Piece>& pieces) {
   auto copy = [&](size_t index) {
     try {
       copier.run(pieces[index]);
-    } catch (const Error& error) {
-      failures[index] = error;
+    } catch (...) {
+      failures[index] = current_error();
     }
   };
   std::vector<std::thread> helpers;
+  helpers.reserve(pieces.size());
   size_t here = 0;
   try {
     for (; here + 1 < pieces.size(); here++) {

@@ -124,8 +124,8 @@ void LateFreeze::finish() {
   if (auto work = std::exchange(work_, nullptr)) {
     try {
       work();
-    } catch (const Error& error) {
-      failure_ = error;
+    } catch (...) {
+      failure_ = current_error();
     }
   }
   if (failure_) throw Error(*failure_);
@@ -155,8 +155,8 @@ void GuestMemory::finish_late() {
     for (const auto& region : regions_) {
       if (region->has_late_copy()) region->copy_late();
     }
-  } catch (const Error& error) {
-    failure = error;
+  } catch (...) {
+    failure = current_error();
   }
   std::unique_lock lock(mutex_, std::defer_lock);
   while (!lock.try_lock()) {
@@ -165,9 +165,7 @@ void GuestMemory::finish_late() {
     }
     std::this_thread::yield();
   }
-  for (const auto& region : regions_) {
-    if (region->has_late_copy()) region->end_late(!failure);
-  }
+  end_late(failure);
   {
     std::lock_guard late_lock(late_mutex_);
     late_ = nullptr;
@@ -177,6 +175,18 @@ void GuestMemory::finish_late() {
     throw Error(*failure);
   }
   flatten_if_deep();
+}
+
+// Whatever fails, no region keeps a late copy: writers would wait for it for ever.
+void GuestMemory::end_late(std::optional<Error>& failure) {
+  for (const auto& region : regions_) {
+    if (!region->has_late_copy()) continue;
+    try {
+      region->end_late(!failure);
+    } catch (...) {
+      failure = current_error();
+    }
+  }
 }
 
 // `mutex_` is held alone.
@@ -258,24 +268,39 @@ FrozenMemory GuestMemory::freeze(bool late) {
   settle();
   std::unique_lock lock(mutex_);
   FrozenMemory memory;
-  std::vector<std::shared_ptr<const Image>> images;
-  for (const auto& region : regions_) {
-    FrozenRegion frozen = region->freeze(late);
-    images.push_back(std::move(frozen.image));
-    if (frozen.view != nullptr) memory.views.push_back(std::move(frozen.view));
+  auto late_freeze = std::make_shared<LateFreeze>([this] { finish_late(); });
+  try {
+    freeze_regions(memory, late);
+  } catch (...) {
+    // Of those that come before the one that failed: each is what it was, frozen or not.
+    std::optional<Error> failure = current_error();
+    end_late(failure);
+    for (const auto& region : regions_) region->set_origin(nullptr);
+    throw Error(*failure);
   }
-  memory.image = images.size() == 1 ? images[0] : Image::joined(images);
   for (const auto& region : regions_) region->set_origin(memory.image);
   bool left = std::any_of(regions_.begin(), regions_.end(),
                           [](const auto& region) { return region->has_late_copy(); });
   if (left) {
-    memory.late = std::make_shared<LateFreeze>([this] { finish_late(); });
+    memory.late = std::move(late_freeze);
     std::lock_guard late_lock(late_mutex_);
     late_ = memory.late;
   } else {
     flatten_if_deep();
   }
   return memory;
+}
+
+void GuestMemory::freeze_regions(FrozenMemory& memory, bool late) {
+  std::vector<std::shared_ptr<const Image>> images;
+  images.reserve(regions_.size());
+  memory.views.reserve(regions_.size());
+  for (const auto& region : regions_) {
+    FrozenRegion frozen = region->freeze(late);
+    images.push_back(std::move(frozen.image));
+    if (frozen.view != nullptr) memory.views.push_back(std::move(frozen.view));
+  }
+  memory.image = images.size() == 1 ? images[0] : Image::joined(images);
 }
 
 void GuestMemory::hold_mappings(bool held) {
@@ -342,6 +367,12 @@ void GuestMemory::forget_host_writes(uint32_t slot, uint64_t first_page,
                                      std::span<const uint64_t> bitmap) {
   std::shared_lock lock(mutex_);
   find(slot).forget_host_writes(first_page / 64, bitmap);
+}
+
+void GuestMemory::mark_host_writes(uint32_t slot, uint64_t first_page,
+                                   std::span<const uint64_t> bitmap) {
+  std::shared_lock lock(mutex_);
+  find(slot).mark_host_writes(first_page / 64, bitmap);
 }
 
 std::vector<GuestMemory::Piece> GuestMemory::pieces(uint64_t gpa, uint64_t length) const {

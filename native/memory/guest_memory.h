@@ -95,6 +95,8 @@ class GuestMemory {
   void join_host_writes(uint32_t slot, std::span<uint64_t> bitmap) const;
   /// `first_page` is a multiple of 64.
   void forget_host_writes(uint32_t slot, uint64_t first_page, std::span<const uint64_t> bitmap);
+  /// As if the host had written these pages.
+  void mark_host_writes(uint32_t slot, uint64_t first_page, std::span<const uint64_t> bitmap);
 
  private:
   struct Piece {
@@ -105,6 +107,9 @@ class GuestMemory {
   std::vector<Piece> pieces(uint64_t gpa, uint64_t length) const;
   Region& find(uint32_t slot) const;
   void finish_late();
+  /// With `failure` the freeze has not been; what fails on the way is put there.
+  void end_late(std::optional<Error>& failure);
+  void freeze_regions(FrozenMemory& memory, bool late);
   void flatten_if_deep();
   void flatten(uint32_t slot, const Image& image, const std::atomic<bool>& cancelled);
   void tidy(uint32_t slot, const std::atomic<bool>& cancelled);

@@ -197,7 +197,11 @@ std::vector<WrittenPart> ImageWriter::run(bool durable, WorkControl& control) {
   size_t workers =
       std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), files_.size());
   std::vector<std::jthread> helpers;
-  for (size_t i = 1; i < workers; i++) helpers.emplace_back(work_or_fail);
+  try {
+    for (size_t i = 1; i < workers; i++) helpers.emplace_back(work_or_fail);
+  } catch (const std::exception&) {
+    // No thread to be had: those that are there do all of it.
+  }
   work_or_fail();
   helpers.clear();
   if (failure) std::rethrow_exception(failure);

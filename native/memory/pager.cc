@@ -55,7 +55,10 @@ std::vector<GpaRange> joined_content(const GpaRange& region, std::span<const Gpa
 Pager::Pager(std::vector<Memory> memory, std::span<const GpaRange> content, PagingOptions options,
              PagerEvents& events)
     : memory_(std::move(memory)),
-      options_(std::move(options)),
+      fault_bytes_(options.fault_bytes),
+      prefetch_(std::move(options.prefetch)),
+      source_(std::move(options.source)),
+      answers_later_(source_->answers_later()),
       events_(events),
       userfault_(MissingFault{}),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -72,11 +75,11 @@ Pager::Pager(std::vector<Memory> memory, std::span<const GpaRange> content, Pagi
   thread_ = quiet_thread("userfaultfd", [this] { serve(); });
   try {
     if (nothing_to_come) end(std::nullopt, true);
-    if (!options_.prefetch.empty()) {
+    if (!prefetch_.empty()) {
       fetcher_ = quiet_thread("prefetching", [this] {
         try {
-          bring_in(options_.prefetch, Purpose::Prefetch, never_);
-        } catch (const Error&) {
+          bring_in(prefetch_, Purpose::Prefetch, never_);
+        } catch (...) {
           // Whoever needs the pages hears of it.
         }
       });
@@ -164,7 +167,7 @@ void Pager::fault(uint64_t address) {
     switch (map_.state(gpa)) {
       case PageMap::State::Absent:
         facts_.faults++;
-        claimed = map_.claim_around(gpa, options_.fault_bytes);
+        claimed = map_.claim_around(gpa, fault_bytes_);
         id = open(claimed, Purpose::Fault);
         requests_.at(id).faults.push_back(heard);
         append_range(touched_, claimed);
@@ -178,7 +181,7 @@ void Pager::fault(uint64_t address) {
         }
         break;
       case PageMap::State::Here:
-        gap = map_.rest_of_gap(gpa, options_.fault_bytes);
+        gap = map_.rest_of_gap(gpa, fault_bytes_);
         break;
     }
   }
@@ -233,12 +236,17 @@ uint32_t Pager::open(const GpaRange& claimed, Purpose purpose) {
 }
 
 void Pager::ask(uint32_t id, const GpaRange& range) {
+  std::shared_ptr<PageSource> source;
+  {
+    std::lock_guard lock(mutex_);
+    source = source_;
+  }
+  // It has been stopped, and whoever waits is turned away.
+  if (source == nullptr) return;
   try {
-    options_.source->request(id, range, *this);
-  } catch (const Error& error) {
-    refuse(id, error);
-  } catch (const std::exception& error) {
-    refuse(id, Error("ERR_SYSTEM", error.what()));
+    source->request(id, range, *this);
+  } catch (...) {
+    refuse(id, current_error());
   }
 }
 
@@ -257,11 +265,17 @@ void Pager::answer(uint32_t id, std::span<const uint8_t> bytes) {
                                                " bytes instead of " + std::to_string(range.size)));
   }
   try {
+    place(id, range, bytes);
+  } catch (...) {
+    end(current_error(), true);
+  }
+}
+
+void Pager::place(uint32_t id, const GpaRange& range, std::span<const uint8_t> bytes) {
+  {
     std::shared_lock gate(gate_);
     if (closed_) return;
     userfault_.copy(host(range.gpa), bytes.data(), range.size);
-  } catch (const Error& error) {
-    return end(error, true);
   }
   auto now = Clock::now();
   bool complete = false;
@@ -320,7 +334,7 @@ void Pager::bring_in(std::span<const GpaRange> ranges, Purpose purpose,
       if (failure_) throw Error(*failure_);
       if (cancelled) throw Error("ERR_ABORTED", "the call was aborted");
       if (ending_) return;
-      while (options_.source->answers_later() && requests_.size() >= kMostOpen) {
+      while (answers_later_ && requests_.size() >= kMostOpen) {
         wait(lock, cancelled);
       }
       if (ending_) continue;
@@ -363,7 +377,7 @@ void Pager::require(uint64_t gpa, uint64_t length) {
     bool missing = map_.first_missing(start, end_of) < end_of;
     if (failure_ && (missing || !reopened_)) throw Error(*failure_);
     if (!missing) return;
-    if (options_.source->answers_later()) {
+    if (answers_later_) {
       throw Error("ERR_STATE", "guest memory " + hex(gpa) + " + " + hex(length) +
                                    " has not arrived yet: await pageIn of that range first");
     }
@@ -381,11 +395,11 @@ void Pager::end(std::optional<Error> why, bool tell) {
     ending_ = true;
     failure_ = std::move(why);
     tell_ = tell;
+    uint64_t one = 1;
+    // It cannot fail: the counter is nowhere near its limit. Under the lock, as `stop` closes it.
+    static_cast<void>(!::write(wake_.get(), &one, sizeof one));
   }
   changed_.notify_all();
-  uint64_t one = 1;
-  // It cannot fail: the counter is nowhere near its limit.
-  static_cast<void>(!::write(wake_.get(), &one, sizeof one));
 }
 
 void Pager::abort(const Error& why) { end(why, false); }
@@ -395,6 +409,11 @@ void Pager::stop(const Error& why) {
   std::lock_guard lock(stopping_);
   if (fetcher_.joinable()) fetcher_.join();
   if (thread_.joinable()) thread_.join();
+  // Whoever still refers to this object keeps no descriptor. The source goes behind the lock.
+  std::shared_ptr<PageSource> source;
+  std::lock_guard state(mutex_);
+  source.swap(source_);
+  wake_ = UniqueFd();
 }
 
 void Pager::reopen() {

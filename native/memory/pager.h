@@ -111,6 +111,7 @@ class Pager final : private PageReceiver {
     bool answered = false;
   };
 
+  void place(uint32_t id, const GpaRange& range, std::span<const uint8_t> bytes);
   void serve();
   void serve_messages();
   void fault(uint64_t address);
@@ -126,7 +127,11 @@ class Pager final : private PageReceiver {
   uint8_t* host(uint64_t gpa) const;
 
   const std::vector<Memory> memory_;
-  const PagingOptions options_;
+  const uint64_t fault_bytes_;
+  const std::vector<GpaRange> prefetch_;
+  /// Null once it is stopped: a source keeps files open. Asked through a copy of the pointer.
+  std::shared_ptr<PageSource> source_;
+  const bool answers_later_;
   PagerEvents& events_;
   Userfault userfault_;
   UniqueFd wake_;

@@ -13,7 +13,7 @@
 
 namespace kvmsnap {
 
-/// Throws ERR_SYSTEM, with `what` the thread is for.
+/// Throws ERR_SYSTEM, with `what` the thread is for, and nothing else.
 template <typename Work>
 std::thread quiet_thread(const char* what, Work work) {
   sigset_t all, before;
@@ -27,6 +27,9 @@ std::thread quiet_thread(const char* what, Work work) {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     throw Error("ERR_SYSTEM", std::string("no thread for ") + what + ": " + error.what(),
                 "pthread_create", error.code().value());
+  } catch (...) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw current_error();
   }
 }
 

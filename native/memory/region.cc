@@ -440,4 +440,10 @@ void Region::forget_host_writes(size_t first_word, std::span<const uint64_t> bit
   }
 }
 
+void Region::mark_host_writes(size_t first_word, std::span<const uint64_t> bitmap) {
+  for (size_t word = 0; word < bitmap.size() && first_word + word < host_writes_.size(); word++) {
+    host_writes_[first_word + word].fetch_or(bitmap[word], std::memory_order_relaxed);
+  }
+}
+
 }  // namespace kvmsnap

@@ -105,6 +105,7 @@ class Region {
   /// times `first_word` on.
   void join_host_writes(std::span<uint64_t> bitmap) const;
   void forget_host_writes(size_t first_word, std::span<const uint64_t> bitmap);
+  void mark_host_writes(size_t first_word, std::span<const uint64_t> bitmap);
 
  private:
   Mapping move_pages_aside();

@@ -82,7 +82,11 @@ void UffdTracker::watch_all() {
 
 void UffdTracker::forget_all() {
   for (const DirtySlot& slot : noted_) {
-    userfault_.forget(memory_.host(slot.slot), slot.pages * kPageSize);
+    try {
+      userfault_.forget(memory_.host(slot.slot), slot.pages * kPageSize);
+    } catch (const Error&) {
+      // Closing the descriptor does it.
+    }
   }
 }
 

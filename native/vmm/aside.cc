@@ -80,7 +80,11 @@ class Helper {
 
 Aside::Aside(std::function<void()> work) : task_(std::make_shared<Task>()) {
   task_->work = std::move(work);
-  Helper::instance().offer(task_);
+  try {
+    Helper::instance().offer(task_);
+  } catch (...) {
+    // No thread, or no memory, to be had for it: `finish` does the work.
+  }
 }
 
 Aside::~Aside() {

@@ -38,6 +38,8 @@ void Crew::start_threads() {
   } catch (const std::system_error& error) {
     throw Error("ERR_SYSTEM", std::string("no thread for a vCPU: ") + error.what(),
                 "pthread_create", error.code().value());
+  } catch (...) {
+    throw current_error();
   }
   owner_ = nullptr;
   last_ = nullptr;
@@ -100,6 +102,7 @@ void Crew::prepare(const std::function<void()>& before, const std::shared_ptr<bo
   try {
     quiet_thread("preparing a job", work).detach();
   } catch (const Error&) {
+    // No thread to be had.
     work();
   }
 }
@@ -157,7 +160,11 @@ void Crew::serve(unsigned index) {
       job_in_progress_ = true;
       bool cancelled = dismissed_;
       lock.unlock();
-      job(cancelled);
+      try {
+        job(cancelled);
+      } catch (...) {
+        work_.job_failed(current_error());
+      }
       // Captures may hold references whose release takes locks.
       job = nullptr;
       lock.lock();

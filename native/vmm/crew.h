@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "kvm/error.h"
 #include "kvm/uapi.h"
 
 namespace kvmsnap {
@@ -32,6 +33,8 @@ class CrewWork {
   virtual void run_vcpu(unsigned index) = 0;
   /// On the same thread when it is back from there: jobs may be done from now on. Must not throw.
   virtual void parked(unsigned index) = 0;
+  /// A job threw, which it should not. Must not throw.
+  virtual void job_failed(const Error& error) = 0;
   /// Wakes threads that wait for anything but KVM_RUN, so that they look at `may_run` again.
   virtual void wake_waiters() = 0;
 };

@@ -71,11 +71,16 @@ bool DeferredRegisters::defer(const kvm_sregs2& sregs) {
 
 // In the order of the kernel's sync_regs, arch/x86/kvm/x86.c.
 void DeferredRegisters::flush() {
-  uint64_t mask = std::exchange(mask_, 0);
   const kvm_sync_regs& held = fd_.run().s.regs;
-  if ((mask & KVM_SYNC_X86_REGS) != 0) fd_.set_regs(held.regs);
-  if ((mask & KVM_SYNC_X86_SREGS) != 0) fd_.set_sregs2(sregs_);
-  if ((mask & KVM_SYNC_X86_EVENTS) != 0) fd_.set_vcpu_events(held.events);
+  // What cannot be set stays deferred, and is not lost.
+  auto set = [&](uint64_t field, auto set_field) {
+    if ((mask_ & field) == 0) return;
+    set_field();
+    mask_ &= ~field;
+  };
+  set(KVM_SYNC_X86_REGS, [&] { fd_.set_regs(held.regs); });
+  set(KVM_SYNC_X86_SREGS, [&] { fd_.set_sregs2(sregs_); });
+  set(KVM_SYNC_X86_EVENTS, [&] { fd_.set_vcpu_events(held.events); });
 }
 
 // KVM looks at them before `immediate_exit`, so that they are set whatever KVM_RUN returns.

@@ -75,8 +75,15 @@ DirtyEpoch DirtyTracking::harvest(const GuestMemory& memory) {
   if (failure_) throw Error(*failure_);
   DirtyEpoch epoch;
   auto started = std::chrono::steady_clock::now();
-  epoch.slots = std::exchange(found_, clean_slots(memory));
-  tracker_->harvest(epoch.slots);
+  std::vector<DirtySlot> next = clean_slots(memory);
+  epoch.slots = std::exchange(found_, std::move(next));
+  try {
+    tracker_->harvest(epoch.slots);
+  } catch (...) {
+    // Some pages are marked clean by now, and nobody has been told of them.
+    failure_ = current_error();
+    throw Error(*failure_);
+  }
   epoch.harvest = std::chrono::steady_clock::now() - started;
   epoch.lost = tracker_->take_lost();
   return epoch;
@@ -99,8 +106,8 @@ void DirtyTracking::require_none(const char* call) const {
 void DirtyTracking::before_remap() {
   try {
     tracker_->before_remap(found_);
-  } catch (const Error& error) {
-    failure_ = error;
+  } catch (...) {
+    failure_ = current_error();
   }
 }
 
@@ -109,8 +116,8 @@ void DirtyTracking::after_remap(GuestMemory& memory) {
     tracker_->after_remap();
     // What the VMM wrote while nobody watched.
     join_host_writes(memory, found_);
-  } catch (const Error& error) {
-    failure_ = error;
+  } catch (...) {
+    failure_ = current_error();
   }
 }
 

@@ -25,7 +25,7 @@ void keep_kvm_on() {
   if (kept != nullptr) return;
   try {
     if (second) kept = new KeptVm();
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     // Nothing needs it. What hinders it will meet the machine too, and be reported there.
   }
   second = true;

@@ -21,6 +21,7 @@ LoggedSlots::LoggedSlots(MemorySlots& slots, const GuestMemory& memory) : slots_
                                  " logs dirty pages already: switch that off, or track with "
                                  "`pagemap`");
   }
+  before_.reserve(regions.size());
   try {
     for (const RegionSpec& spec : regions) {
       slots_.set_flags(spec.slot, spec.flags | kFlags);

@@ -123,6 +123,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// takes away what a machine had (tracking) is like a reset.
   enum class Access : uint8_t { Inspect, Change, Reset };
   void submit_standing(Access access, Crew::Job job);
+  /// The same for a job that resets the machine to that instant. Pages that are still to come on
+  /// demand will not, so that no vCPU waits for one. Throws what `reset` would for the instant.
+  void submit_reset(const MachineConfig& instant, ClockPolicy clock, Crew::Job job);
   /// Does short work of that kind at once, on the caller's thread, if the machine stands and
   /// nothing else goes on. False: submit it. What `work` throws comes through.
   bool try_standing(Access access, const std::function<void()>& work);
@@ -222,6 +225,22 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void destroy();
   void require_log(const char* call) const;
   Vcpu& vcpu(unsigned index);
+  /// Does `work`, which changes the machine in steps. If it throws, whatever it throws, the machine
+  /// is poisoned, so that nobody goes on with half a change; what comes through is an Error.
+  template <typename Work>
+  auto change(const Work& work) {
+    try {
+      return work();
+    } catch (...) {
+      Error error = current_error();
+      poison(error);
+      throw Error(error);
+    }
+  }
+  void poison(const Error& error) noexcept;
+  /// Throws ERR_STATE for an instant of another kind of machine, or without the time it was.
+  void require_reachable(const MachineConfig& instant, ClockPolicy clock) const;
+  void tell_given_up(const Error& error) noexcept;
   /// With `mutex_` held: throws unless the status is one of `allowed`.
   void require(std::initializer_list<Status> allowed, const char* call) const;
   void require_standing(Access access) const;
@@ -229,7 +248,9 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// A run that was paused still has its exit to deliver. `mutex_` is held.
   void require_no_solo(const char* call) const;
   RamSizes ram_sizes() const;
+  /// Finishes what exits have left open. It is a change.
   void settle_all();
+  void set_msrs(unsigned vcpu, std::span<const uint8_t> bytes);
   /// May leave half of it behind when it throws.
   using LoadVcpu = void (VcpuRegisters::*)(const VcpuState&);
   void apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock);
@@ -243,6 +264,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void run_vcpu(unsigned index) override;
   void parked(unsigned index) override;
   void wake_waiters() override;
+  void job_failed(const Error& error) override { poison(error); }
   void stop(StopReason reason, uint32_t code) override;
   void handle_exit(unsigned index, const Exit& exit);
   void dispatch_or_deliver(unsigned index, const Exit& exit);
@@ -262,7 +284,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void end(Status status, Stop stop);
   /// The guest stopped the machine, or seems to have: see machine_run.cc.
   void stop_for(Stop stop);
-  void fail(const Error& error);
+  void fail(const Error& error) noexcept;
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
   /// False when that is not why it came back.
@@ -284,6 +306,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// Guards what follows; taken before any other lock.
   mutable std::mutex mutex_;
   Status status_ = Status::Created;
+  /// A reset that is under way has poisoned it, and tells of that only if it fails.
+  bool given_up_ = false;
   std::optional<Solo> solo_;
   uint32_t life_ = 0;
   /// Everything is freed.

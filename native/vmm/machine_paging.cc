@@ -35,7 +35,7 @@ std::shared_ptr<Pager> Machine::pager() const {
 
 void Machine::enter_state() {
   if (config_.state == nullptr) return;
-  apply_state(*config_.state, &VcpuRegisters::load_new, config_.clock);
+  change([&] { apply_state(*config_.state, &VcpuRegisters::load_new, config_.clock); });
   confinement_.begin(std::move(config_.state));
   std::lock_guard lock(mutex_);
   if (status_ == Status::Created) status_ = Status::Paused;
@@ -85,7 +85,7 @@ void Machine::paging_ended(bool readable) {
       auto paging = pager();
       if (!cancelled && paging != nullptr) paging->reopen();
     });
-  } catch (const Error&) {
+  } catch (...) {
     // No thread to be had: memory stays closed.
   }
 }

@@ -1,5 +1,6 @@
 // A machine that goes back to an instant, in place: what it has become is dropped, not saved.
 #include <algorithm>
+#include <utility>
 
 #include "kvm/error.h"
 #include "vmm/aside.h"
@@ -38,6 +39,47 @@ void Machine::abandon_exit(unsigned index) {
   clear_kick(run);
 }
 
+void Machine::require_reachable(const MachineConfig& instant, ClockPolicy clock) const {
+  require_same_kind(instant);
+  if (clock == ClockPolicy::Host) age_of(*instant.state, {});
+}
+
+// A vCPU inside KVM may wait for a page in a way that no kick ends. So before any is waited for its
+// memory is given up, and before that the machine is poisoned: none goes on with what is not the
+// guest's.
+void Machine::submit_reset(const MachineConfig& instant, ClockPolicy clock, Crew::Job job) {
+  require_standing(Access::Reset);
+  auto paging = pager();
+  if (paging == nullptr || !paging->active()) return crew_.submit(std::move(job));
+  require_reachable(instant, clock);
+  crew_.muster();
+  {
+    std::lock_guard lock(mutex_);
+    if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
+    if (status_ != Status::Poisoned) given_up_ = true;
+    status_ = Status::Poisoned;
+    crew_.set_running(false);
+  }
+  paging->abort(Error("ERR_STATE", "the machine was reset"));
+  try {
+    crew_.submit(std::move(job));
+  } catch (...) {
+    Error error = current_error();
+    tell_given_up(error);
+    throw Error(error);
+  }
+}
+
+void Machine::tell_given_up(const Error& error) noexcept {
+  Stop stop = {.reason = "error", .error = error};
+  {
+    std::lock_guard lock(mutex_);
+    if (!std::exchange(given_up_, false)) return;
+    stop.life = life_;
+  }
+  events_->stopped(std::move(stop));
+}
+
 void Machine::require_same_kind(const MachineConfig& other) const {
   auto refuse = [](const char* what) {
     throw Error("ERR_STATE", std::string("the snapshot is of a machine with other ") + what +
@@ -60,6 +102,7 @@ uint32_t Machine::begin_life() {
   std::lock_guard lock(mutex_);
   if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
   status_ = Status::Paused;
+  given_up_ = false;
   crew_.set_running(false);
   killed_ = false;
   return ++life_;
@@ -68,12 +111,17 @@ uint32_t Machine::begin_life() {
 template <typename PutBack>
 uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
                           const PutBack& put_back) {
-  require_same_kind(instant);
-  // One that does not say when it was is refused before anything has happened.
-  if (clock == ClockPolicy::Host) age_of(*instant.state, {});
-  uint32_t life = begin_life();
-  drop_paging();
   try {
+    // Before anything has happened.
+    require_reachable(instant, clock);
+  } catch (...) {
+    Error error = current_error();
+    tell_given_up(error);
+    throw Error(error);
+  }
+  uint32_t life = begin_life();
+  change([&] {
+    drop_paging();
     for (unsigned index = 0; index < vcpus_.size(); index++) {
       abandon_exit(index);
       vcpus_[index]->step(false);
@@ -83,10 +131,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
     confinement_.begin(instant.state);
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();
-  } catch (const Error& error) {
-    fail(error);
-    throw;
-  }
+  });
   return life;
 }
 

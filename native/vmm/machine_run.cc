@@ -58,10 +58,8 @@ void Machine::run_vcpu(unsigned index) {
     }
     // An exit that was handed out raw stays open until its answer is there.
     if (cpu.open_data.empty()) settle(index);
-  } catch (const Error& error) {
-    fail(error);
-  } catch (const std::exception& error) {
-    fail(Error("ERR_SYSTEM", error.what()));
+  } catch (...) {
+    fail(current_error());
   }
   cpu.stands_since = std::chrono::steady_clock::now();
   cpu.in_run = false;
@@ -99,8 +97,11 @@ void Machine::close_answer(Vcpu& cpu) {
   cpu.open_data = {};
 }
 
+// A handler that throws leaves its access unanswered, and KVM would finish it with anything.
 void Machine::settle_all() {
-  for (unsigned index = 0; index < vcpus_.size(); index++) settle(index);
+  change([&] {
+    for (unsigned index = 0; index < vcpus_.size(); index++) settle(index);
+  });
 }
 
 void Machine::wake_waiters() {
@@ -286,8 +287,8 @@ void Machine::stop(StopReason reason, uint32_t code) {
 void Machine::stop_for(Stop stop) {
   try {
     memory_.require_whole();
-  } catch (const Error& error) {
-    return fail(error);
+  } catch (...) {
+    return fail(current_error());
   }
   end(Status::Stopped, std::move(stop));
 }
@@ -295,10 +296,13 @@ void Machine::stop_for(Stop stop) {
 void Machine::end(Status status, Stop stop) {
   {
     std::lock_guard lock(mutex_);
-    // The first reason counts. A kill also poisons a machine that was not running.
-    bool over = status_ == Status::Closed || status_ == Status::Poisoned ||
+    // The first reason counts. A kill also poisons a machine that was not running, and what a vCPU
+    // runs into once its memory was given up for a reset is that reset's doing.
+    bool killed = given_up_ && stop.reason == "killed";
+    bool over = status_ == Status::Closed || (status_ == Status::Poisoned && !killed) ||
                 (status == Status::Stopped && status_ == Status::Stopped);
     if (over) return;
+    given_up_ = false;
     stop.life = life_;
     status_ = status;
     crew_.set_running(false);
@@ -306,12 +310,19 @@ void Machine::end(Status status, Stop stop) {
   events_->stopped(std::move(stop));
 }
 
-void Machine::fail(const Error& error) {
+void Machine::fail(const Error& error) noexcept {
   end(Status::Poisoned, {.reason = "error", .error = error});
   finish_solo(error);
 }
 
+// What is known of the state that a reset could rely on is void, too.
+void Machine::poison(const Error& error) noexcept {
+  confinement_.breach();
+  fail(error);
+}
+
 void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone done) {
+  Status before;
   {
     std::lock_guard lock(mutex_);
     require({Status::Created, Status::Paused}, "running one vCPU");
@@ -319,21 +330,29 @@ void Machine::run_solo(unsigned index, bool dispatch, bool single_step, SoloDone
     // Only now: the vCPUs of a machine that was closed are gone, or going.
     vcpu(index);
     crew_.muster();
-    status_ = Status::Running;
+    before = std::exchange(status_, Status::Running);
     solo_ = Solo{index, dispatch, std::move(done)};
   }
   // In a job, since the vCPU may be anywhere but in the guest only then.
-  crew_.submit([this, index, single_step](bool cancelled) {
+  auto begin = [this, index, single_step](bool cancelled) {
     if (cancelled) return finish_solo(Error("ERR_CLOSED", "the machine was closed"));
     try {
       if (single_step) confinement_.breach();
       vcpus_[index]->step(single_step);
-    } catch (const Error& error) {
-      return fail(error);
+    } catch (...) {
+      return poison(current_error());
     }
     std::lock_guard lock(mutex_);
     if (status_ == Status::Running && solo_) crew_.set_running(true, index);
-  });
+  };
+  try {
+    crew_.submit(begin);
+  } catch (...) {
+    std::lock_guard lock(mutex_);
+    solo_.reset();
+    if (status_ == Status::Running) status_ = before;
+    throw;
+  }
 }
 
 void Machine::answer_solo(unsigned index, std::vector<uint8_t> data) {
@@ -349,27 +368,26 @@ void Machine::answer_solo(unsigned index, std::vector<uint8_t> data) {
 }
 
 bool Machine::deliver_solo(unsigned index, const Exit& exit, bool dispatched) {
-  SoloDone done;
-  OwnedExit owned;
+  std::function<void()> deliver;
   {
     std::lock_guard lock(mutex_);
     if (!solo_ || solo_->vcpu != index || (solo_->dispatch && !dispatched)) return false;
-    owned = own(exit);
+    // What takes memory comes before the run is over: if there is none, `fail` tells of that.
+    deliver = [done = solo_->done, owned = own(exit)] { done(owned); };
     if (is_read(exit)) {
       // What an undriven bus gives, unless answered.
       std::span<uint8_t> data = exit_data(exit);
       std::memset(data.data(), 0xFF, data.size());
       vcpus_[index]->open_data = data;
     }
-    done = std::move(solo_->done);
     solo_.reset();
     if (status_ == Status::Running) status_ = Status::Paused;
     crew_.set_running(false);
   }
   if (vcpus_[index]->in_run) {
-    vcpus_[index]->when_parked = [done, owned] { done(owned); };
+    vcpus_[index]->when_parked = std::move(deliver);
   } else {
-    done(std::move(owned));
+    deliver();
   }
   return true;
 }

@@ -3,6 +3,7 @@
 #include "vmm/machine_state.h"
 
 #include <algorithm>
+#include <array>
 
 #include "kvm/error.h"
 #include "vmm/machine.h"
@@ -10,6 +11,24 @@
 #include "vmm/struct_bytes.h"
 
 namespace kvmsnap {
+
+namespace {
+
+// Mappings are held while there is a tracker, however its start or its end came out.
+class Holding {
+ public:
+  Holding(GuestMemory& memory, const DirtyTracking& tracking)
+      : memory_(memory), tracking_(tracking) {}
+  Holding(const Holding&) = delete;
+  Holding& operator=(const Holding&) = delete;
+  ~Holding() { memory_.hold_mappings(tracking_.active()); }
+
+ private:
+  GuestMemory& memory_;
+  const DirtyTracking& tracking_;
+};
+
+}  // namespace
 
 std::vector<uint8_t> Machine::get_section(unsigned index, VcpuSection section) {
   settle_all();
@@ -20,8 +39,31 @@ void Machine::set_section(unsigned index, VcpuSection section, std::span<const u
   stand_all();
   VcpuRegisters& registers = vcpu(index).registers();
   confinement_.breach();
+  if (section == VcpuSection::Msrs) return set_msrs(index, bytes);
   registers.set(section, bytes);
   if (section == VcpuSection::Lapic) registers.forget_timer();
+}
+
+// KVM sets them one by one, up to the one that it refuses: those before it are put back.
+void Machine::set_msrs(unsigned index, std::span<const uint8_t> bytes) {
+  VcpuRegisters& registers = vcpu(index).registers();
+  std::vector<uint8_t> before;
+  for (const kvm_msr_entry& entry : to_array<kvm_msr_entry>(bytes, "msrs")) {
+    try {
+      std::vector<uint8_t> one = registers.get_msrs(std::array{entry.index});
+      before.insert(before.end(), one.begin(), one.end());
+    } catch (const Error& error) {
+      // KVM refuses what it cannot read, or has nothing to put back there.
+      if (error.code() != "ERR_MSR") throw;
+    }
+  }
+  try {
+    registers.set(VcpuSection::Msrs, bytes);
+  } catch (...) {
+    Error refused = current_error();
+    change([&] { registers.set(VcpuSection::Msrs, before); });
+    throw Error(refused);
+  }
 }
 
 void Machine::set_irqchip(std::span<const uint8_t> bytes) {
@@ -47,14 +89,16 @@ bool Machine::at_rest(Access access) {
 
 void Machine::stand_all() {
   settle_all();
-  for (auto& cpu : vcpus_) cpu->registers().note_timer();
+  change([&] {
+    for (auto& cpu : vcpus_) cpu->registers().note_timer();
+  });
 }
 
 void Machine::come_to_stand() {
   try {
     stand_all();
-  } catch (const Error& error) {
-    fail(error);
+  } catch (...) {
+    poison(current_error());
   }
 }
 
@@ -72,16 +116,13 @@ MachineState Machine::save_state() {
 void Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
   confinement_.breach();
-  if (config_.irqchip) stop_pit(vm_);
   try {
+    if (config_.irqchip) stop_pit(vm_);
     apply_state(state, &VcpuRegisters::load, ClockPolicy::Keep);
   } catch (...) {
-    try {
-      apply_state(before, &VcpuRegisters::load, ClockPolicy::Keep);
-    } catch (const Error& error) {
-      fail(error);
-    }
-    throw;
+    Error refused = current_error();
+    change([&] { apply_state(before, &VcpuRegisters::load, ClockPolicy::Keep); });
+    throw Error(refused);
   }
 }
 
@@ -116,6 +157,7 @@ Frozen Machine::freeze(std::chrono::steady_clock::time_point asked, bool pause_a
   // other.
   bool late = was_running && !pause_after && !tracking_.active();
   tracking_.remap(memory_, [&] { frozen.memory = memory_.freeze(late); });
+  // From here on nothing fails.
   confinement_.begin(frozen.state);
   if (was_running) frozen.pause = std::chrono::steady_clock::now() - asked;
   if (pause_after) {
@@ -171,13 +213,9 @@ void Machine::require_log(const char* call) const {
 void Machine::start_tracking(TrackerKind kind) {
   require_all_pages("tracking");
   memory_.settle();
+  Holding holding(memory_, tracking_);
   memory_.hold_mappings(true);
-  try {
-    tracking_.start(kind, {memory_, slots_, rings_.get()});
-  } catch (...) {
-    memory_.hold_mappings(tracking_.active());
-    throw;
-  }
+  tracking_.start(kind, {memory_, slots_, rings_.get()});
 }
 
 DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
@@ -188,8 +226,8 @@ DirtyEpoch Machine::harvest_dirty(std::chrono::steady_clock::time_point asked) {
 }
 
 void Machine::stop_tracking() {
+  Holding holding(memory_, tracking_);
   tracking_.stop();
-  memory_.hold_mappings(false);
 }
 
 }  // namespace kvmsnap

@@ -76,7 +76,13 @@ void MemorySlots::clear_log(uint32_t slot, uint64_t first_page, uint32_t pages,
   if (pages % 64 != 0) bitmap.back() &= (uint64_t{1} << pages % 64) - 1;
   // The host's first: a page that it writes meanwhile is named again, not forgotten.
   memory_.forget_host_writes(slot, first_page, bitmap);
-  vm_.clear_dirty_log(slot, first_page, pages, bitmap);
+  try {
+    vm_.clear_dirty_log(slot, first_page, pages, bitmap);
+  } catch (...) {
+    // Some of them the host may have written: all are named again.
+    memory_.mark_host_writes(slot, first_page, bitmap);
+    throw;
+  }
 }
 
 }  // namespace kvmsnap

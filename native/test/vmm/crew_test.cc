@@ -42,6 +42,8 @@ class Rehearsal final : public CrewWork {
   unsigned entries(unsigned index) const { return entries_[index]; }
   bool ended() const { return ended_; }
   bool lost() const { return lost_; }
+  unsigned failed_jobs() const { return failed_jobs_; }
+  const std::string& failed_code() const { return failed_code_; }
 
   static std::shared_ptr<Rehearsal> launch(unsigned count, bool dismiss_first = false) {
     auto self = std::make_shared<Rehearsal>(count);
@@ -77,6 +79,10 @@ class Rehearsal final : public CrewWork {
     inside_--;
   }
   void parked(unsigned) override {}
+  void job_failed(const Error& error) override {
+    failed_code_ = error.code();
+    failed_jobs_++;
+  }
   void wake_waiters() override { output_.wake(); }
 
  private:
@@ -101,11 +107,26 @@ class Rehearsal final : public CrewWork {
   std::atomic<unsigned> inside_ = 0;
   std::atomic<bool> ended_ = false;
   std::atomic<bool> lost_ = false;
+  std::atomic<unsigned> failed_jobs_ = 0;
+  std::string failed_code_;
   OutputBuffer output_{[] {}};
   Crew crew_;
 };
 
 }  // namespace
+
+TEST_CASE("crew: a job that throws is told of, and the next one is done") {
+  auto rehearsal = Rehearsal::launch(2);
+  std::atomic<bool> next = false;
+  rehearsal->crew().set_running(true);
+  rehearsal->crew().submit([](bool) { throw std::bad_alloc(); });
+  rehearsal->crew().submit([&](bool) { next = true; });
+  while (!next) std::this_thread::sleep_for(1ms);
+  CHECK(rehearsal->failed_jobs() == 1);
+  CHECK(rehearsal->failed_code() == "ERR_SYSTEM");
+  rehearsal->crew().dismiss();
+  while (!rehearsal->ended()) std::this_thread::sleep_for(1ms);
+}
 
 TEST_CASE("crew: jobs find every vCPU parked, in order, and each is told once") {
   for (unsigned vcpus : {1u, 2u, 5u}) {

@@ -45,6 +45,34 @@ describe('reset', () => {
     await untilCounted(vm, 2n, 'writer');
   });
 
+  it('to a snapshot that is closed meanwhile happens, or does not, and can be done again', async () => {
+    const vm = await createGuest('counter');
+    const mark = (machine: Vm) => machine.memory.read(BigInt(MiB(12)), 3).toString();
+    vm.memory.write(BigInt(MiB(12)), Buffer.from('ONE'));
+    using one = await vm.snapshot();
+    vm.memory.write(BigInt(MiB(12)), Buffer.from('TWO'));
+    for (let round = 0; round < 24; round++) {
+      const two = await vm.snapshot();
+      const machine = tracked(await one.restore());
+      const reset = machine.reset(two).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      // From before its first await until it is through.
+      for (let turn = 0; turn < round % 12; turn++) await Promise.resolve();
+      if (round % 2) await new Promise((resolve) => setImmediate(resolve));
+      two.close();
+      const error = await reset;
+      if (error) expect(error).toMatchObject({ code: 'ERR_CLOSED' });
+      expect(mark(machine)).toBe(error ? 'ONE' : 'TWO');
+      const there = mark(machine);
+      machine.memory.write(BigInt(MiB(12)), Buffer.from('XXX'));
+      await machine.reset();
+      expect(mark(machine)).toBe(there);
+      await machine.close();
+    }
+  });
+
   it('gives the same exits, registers and memory for the same input, every time', async () => {
     const vm = await createGuest('touch', { ring: 3, regs: { r15: 300n } });
     using snapshot = await vm.snapshot();

@@ -48,9 +48,10 @@ describe('MSRs', () => {
     });
   });
 
-  it('that KVM does not have are named, on setting, and those before them are set', async () => {
+  it('that KVM does not have are named, on setting, and those before them are put back', async () => {
     const cpu = await newCpu();
     const lstar = msrIndex('LSTAR');
+    await cpu.setMsrs([{ index: lstar, data: 0x1111n }]);
     const refused = cpu.setMsrs([
       { index: lstar, data: 0x4242n },
       { index: 0x12345, data: 1n },
@@ -60,7 +61,7 @@ describe('MSRs', () => {
       code: 'ERR_MSR',
       message: expect.stringMatching(/refused to set MSR 0x12345 to 0x1\b/),
     });
-    expect(await cpu.getMsrs([lstar])).toEqual([{ index: lstar, data: 0x4242n }]);
+    expect(await cpu.getMsrs([lstar])).toEqual([{ index: lstar, data: 0x1111n }]);
   });
 
   it('that may not have a value are named with it', async () => {

@@ -1,14 +1,15 @@
 import { readdirSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, it } from 'vitest';
-import type { KvmsnapError, PageSource, Snapshot, Vm } from '../../../lib/index.js';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { KvmsnapError, PageSource, PagingOptions, Snapshot, Vm } from '../../../lib/index.js';
 import { GUEST_ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
 import {
   type BootOptions,
   bootGuest,
   count,
+  createVm,
   setWord,
   stopOf,
   tracked,
@@ -124,6 +125,12 @@ describe('a source that', () => {
     await vm.pageIn({ gpa: 0x300000n, length: 4096 });
     await expect(vm.pageIn()).rejects.toMatchObject({ code: 'ERR_PAGE_SOURCE' });
     expect(await stopOf(vm)).toMatchObject({ error: { code: 'ERR_PAGE_SOURCE' } });
+    // Also later: its memory is not there.
+    await expect(vm.pageIn()).rejects.toMatchObject({ code: 'ERR_PAGE_SOURCE' });
+    await expect(vm.pageIn({ gpa: 0x400000n, length: 1 })).rejects.toMatchObject({
+      code: 'ERR_PAGE_SOURCE',
+    });
+    await vm.reset();
     await expect(vm.pageIn()).resolves.toBeUndefined();
   });
 
@@ -269,6 +276,104 @@ describe('with a page that never comes', () => {
     await other.memory.addSlot({ slot: 7, gpa: 0x40000000n, size: 4096 });
     expect(other.memory.read(0x40000000n, 1)).toHaveLength(1);
   });
+});
+
+describe('a vCPU that waits inside KVM for a page that never comes', () => {
+  // inc qword [0x400000]; jmp back
+  const image = Uint8Array.from([0x48, 0xff, 0x04, 0x25, 0, 0, 0x40, 0, 0xeb, 0xf6]);
+  async function stuck(ring: 0 | 3, first: bigint): Promise<Vm> {
+    const bare = { image, format: 'flat', loadAddress: 0x100000n, mode: 'long', ring } as const;
+    const guest = await createVm({ bare, memory: MiB(8), irqchip: false });
+    guest.memory.write(0x400000n, Buffer.from('x'));
+    const snapshot = await guest.snapshot({ store: await newStore() });
+    onTestFinished(() => snapshot.close());
+    let waits = false;
+    const vm = await onDemand(snapshot, {
+      faultBytes: 4096,
+      source: {
+        read: (gpa, length) => {
+          if (gpa < first) return guest.memory.read(gpa, length);
+          waits = true;
+          return never();
+        },
+      },
+    });
+    await vm.start();
+    await until('the guest waits for it', () => waits);
+    return vm;
+  }
+
+  describe.each([
+    ['its data, in ring 3', 3, 0x400000n],
+    ['its data, in ring 0', 0, 0x400000n],
+    ['its page tables, in ring 3', 3, 0n],
+    ['its page tables, in ring 0', 0, 0n],
+  ] as const)('(%s)', (_, ring, first) => {
+    it('does not keep a machine from being reset', async () => {
+      const vm = await stuck(ring, first);
+      let stopped = false;
+      void vm.wait().then(() => {
+        stopped = true;
+      });
+      await vm.reset();
+      expect(vm.status).toBe('paused');
+      expect(vm.paging).toBeUndefined();
+      expect(vm.memory.read(0x400000n, 1).toString()).toBe('x');
+      await vm.start();
+      await until('the guest counts', () => vm.memory.read(0x400000n, 1).toString() !== 'x');
+      // Nobody was told of an end: there was none.
+      expect(stopped).toBe(false);
+      await vm.kill();
+      expect(await vm.wait()).toMatchObject({ reason: 'killed' });
+    });
+
+    it('does not keep it from being reset to another machine, which is refused', async () => {
+      const vm = await stuck(ring, first);
+      const other = await createVm({ memory: MiB(4) });
+      using snapshot = await other.snapshot();
+      await expect(vm.reset(snapshot)).rejects.toMatchObject({ code: 'ERR_STATE' });
+      expect(vm.status).toBe('running');
+      expect(vm.paging).toMatchObject({ active: true });
+    });
+
+    it.each(['kill', 'close'] as const)('does not keep it from its end by %s', async (end) => {
+      const vm = await stuck(ring, first);
+      await vm[end]();
+      expect(vm.status).toBe(end === 'kill' ? 'poisoned' : 'closed');
+    });
+  });
+});
+
+it('a machine that was closed keeps no descriptor, though its object lives on', async () => {
+  const snapshot = await savedPattern();
+  const open = () => readdirSync('/proc/self/fd').length;
+  const closed: Vm[] = [];
+  const life = async (paging: PagingOptions) => {
+    const vm = await onDemand(snapshot, paging);
+    closed.push(vm);
+    await setGoing(vm);
+    if (closed.length % 2) await vm.pageIn();
+    await vm.close();
+    snapshot.close();
+  };
+  const source = await sourceOf(snapshot);
+  await life({});
+  // Files and sockets of vitest's own come and go: the least of some rounds counts.
+  const least = async () => {
+    let few = Number.POSITIVE_INFINITY;
+    for (let look = 0; look < 10; look++) {
+      await sleep(5);
+      few = Math.min(few, open());
+    }
+    return few;
+  };
+  const before = await least();
+  for (let round = 0; round < 4; round++) {
+    await life({});
+    await life({ source, prefetch: [{ gpa: 0n, count: 64 }] });
+  }
+  expect((await least()) - before).toBeLessThanOrEqual(0);
+  expect(closed.every(({ status }) => status === 'closed')).toBe(true);
 });
 
 it('machines on demand come and go while their pages are on the way', async () => {
