@@ -16,23 +16,23 @@ const say = (text) => process.stderr.write(`test: ${text}\n`);
 let total = NONE;
 const warnings = [];
 
-function step(name, run) {
+async function step(name, run) {
   say(`== ${name}`);
   const started = Date.now();
-  const counts = run();
+  const counts = await run();
   say(`== ${name}: ${summary(counts)} in ${Math.round((Date.now() - started) / 1000)} s`);
   total = add(total, counts);
 }
 
-step('unit', () => runHere(['unit']));
+await step('unit', () => runHere(['unit']));
 
 const noKvm = whyNoKvm();
 if (noKvm) warnings.push(`tier kvm did not run on this machine itself: ${noKvm}`);
-else step('kvm, on this machine', () => runHere(['kvm']));
+else await step('kvm, on this machine', () => runHere(['kvm']));
 
 const linux = planLinuxTier(say, ['kvm']);
 if (linux.reason) warnings.push(linux.reason);
-step(linux.name, linux.run);
+await step(linux.name, linux.run);
 
 for (const warning of warnings) say(`WARNING: ${warning}`);
 process.stdout.write(`${listFailures(total)}${summary(total)}\n`);

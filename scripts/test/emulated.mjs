@@ -6,6 +6,6 @@
 import { listFailures, summary } from './counts.mjs';
 import { runEmulated } from './run.mjs';
 
-const counts = runEmulated(['kvm', 'linux'], process.argv.slice(2));
+const counts = await runEmulated(['kvm', 'linux'], process.argv.slice(2));
 process.stdout.write(`${listFailures(counts)}${summary(counts)}\n`);
 process.exitCode = counts.failed === 0 ? 0 : 1;

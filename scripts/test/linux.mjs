@@ -9,7 +9,7 @@ import { planLinuxTier } from './linux-tier.mjs';
 const say = (text) => process.stderr.write(`test: ${text}\n`);
 
 const plan = planLinuxTier(say);
-const counts = plan.run();
+const counts = await plan.run();
 if (plan.reason) say(`WARNING: ${plan.reason}`);
 process.stdout.write(`${listFailures(counts)}${summary(counts)}\n`);
 process.exitCode = counts.failed === 0 ? 0 : 1;

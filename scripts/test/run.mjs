@@ -1,11 +1,9 @@
 // Running vitest, here or in the emulated host, and counting what came of it.
 
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { add, countRun, NONE } from './counts.mjs';
+import { guarded } from './guard.mjs';
 
 const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
 const EMULATED_HOST = fileURLToPath(new URL('../emulated-host/run.mjs', import.meta.url));
@@ -23,40 +21,23 @@ const vitest = (tiers) => [
   '--passWithNoTests',
 ];
 
-function withDirectory(work) {
-  const directory = mkdtempSync(join(tmpdir(), 'kvmsnap-test-'));
-  try {
-    return work(directory);
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
-}
-
-function start(command, args, env = {}) {
-  const { status, error } = spawnSync(command, args, {
-    cwd: REPOSITORY,
-    env: { ...process.env, ...env },
-    stdio: 'inherit',
-  });
-  if (error) process.stderr.write(`test: ${command}: ${error.message}\n`);
-  return status;
-}
+const options = (env) => ({ cwd: REPOSITORY, env: { ...process.env, ...env } });
 
 /** Runs tiers on this machine. */
 export function runHere(tiers) {
-  return withDirectory((directory) => {
+  return guarded(async (directory, run) => {
     const report = join(directory, 'report.json');
     const journal = join(directory, 'journal');
     const [command, ...args] = vitest(tiers);
     const env = { KVMSNAP_JOURNAL: journal };
-    const status = start(command, [...args, `--outputFile.json=${report}`], env);
+    const status = await run(command, [...args, `--outputFile.json=${report}`], options(env));
     return countRun(report, status, journal);
   });
 }
 
 /** Runs tiers in emulated machines, their files split between them. */
 export function runEmulated(tiers, filters = []) {
-  return withDirectory((share) => {
+  return guarded(async (share, run) => {
     const job = [
       // biome-ignore lint/suspicious/noTemplateCurlyInString: for the shell there
       'KVMSNAP_JOURNAL="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.journal"',
@@ -66,11 +47,12 @@ export function runEmulated(tiers, filters = []) {
       '--outputFile.json="$KVMSNAP_SHARE/${KVMSNAP_SHARD%/*}.json"',
       '"$@"',
     ].join(' ');
-    const status = start(process.execPath, [
+    const emulation = [
       EMULATED_HOST,
       ...['--shards', SHARDS, '--memory', MEMORY_MIB, '--timeout', TIMEOUT_SECONDS].map(String),
       ...['--share', share, '--', 'sh', '-c', job, 'sh', ...filters],
-    ]);
+    ];
+    const status = await run(process.execPath, emulation, options());
     const counts = Array.from({ length: SHARDS }, (_, index) =>
       countRun(join(share, `${index + 1}.json`), 0, join(share, `${index + 1}.journal`)),
     ).reduce(add, NONE);
