@@ -84,7 +84,7 @@ const checked = new Set();
 async function checkTests({ native, vitest }) {
   const id = [...native, ...vitest].join();
   if (checked.has(id)) return;
-  const { built, output } = await build(...native, 'kvmsnap');
+  const { built, output } = await build(...native, ...(options.native ? [] : ['kvmsnap']));
   if (!built) throw new Error(`the sources do not compile:\n${output.slice(-3000)}`);
   const failure = await firstFailure({ native, vitest });
   if (failure)
