@@ -7,6 +7,9 @@ const EMULATED = process.env.KVMSNAP_EMULATED_HOST === '1';
 // test/kvm/support/host.ts, which says what was waited for in vain.
 const LIMIT_MS = EMULATED ? 900_000 : 300_000;
 
+// A test in which no assertion was reached has shown nothing.
+const ASSERTING = { expect: { requireAssertions: true } };
+
 // Tests of processes, files, counts and sizes, which no kind of KVM makes different, and long ones: they
 // run where they are fast, on the machine itself.
 const NOT_EMULATED = [
@@ -35,6 +38,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          ...ASSERTING,
           include: ['test/unit/**/*.test.ts'],
           pool: 'forks',
           testTimeout: LIMIT_MS,
@@ -44,6 +48,7 @@ export default defineConfig({
       {
         test: {
           name: 'kvm',
+          ...ASSERTING,
           include: ['test/kvm/**/*.test.ts'],
           exclude: EMULATED ? NOT_EMULATED : [],
           setupFiles: ['test/kvm/support/setup.ts'],
@@ -55,6 +60,7 @@ export default defineConfig({
       {
         test: {
           name: 'linux',
+          ...ASSERTING,
           include: ['test/linux/**/*.test.ts'],
           pool: 'forks',
           fileParallelism: false,

@@ -35,7 +35,7 @@ describe.skipIf(whyNoLinux())('A guest that floods its console', () => {
     expect(terminal.text).not.toContain(ended);
 
     await vm.resume();
-    await terminal.until(/flood-ends\n/, 200_000);
+    await terminal.until(/flood-ends\n/, 600_000);
     const written = terminal.text.slice(
       terminal.text.indexOf(started) + started.length,
       terminal.text.indexOf(ended),

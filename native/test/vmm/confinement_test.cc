@@ -313,6 +313,13 @@ TEST_CASE("descriptor tables lie on several pages, and in large ones") {
   CHECK_FALSE(guest.confined());
 }
 
+TEST_CASE("descriptor tables may lie in a leaf of 1 GiB") {
+  Guest guest;
+  guest.set(kPointers, 1, kKernels | kLarge);
+  guest.sregs.idt.base = (1 << 30) + kIdt;
+  CHECK(guest.pages() == Pages{kTop, kPointers, kDirectory, kLeaves, kIdt, kGdt});
+}
+
 TEST_CASE("descriptor tables that cannot be read prove nothing") {
   require_each_frees({
       {"the IDT is not mapped", [](Guest& guest) { guest.set(kLeaves, kIdt / kPageSize, 0); }},

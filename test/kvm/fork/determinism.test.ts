@@ -5,7 +5,7 @@ import type { VcpuExit, Vm } from '../../../lib/index.js';
 import type { RawMachineState } from '../../../lib/native/binding.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit, SLOWDOWN } from '../support/host.js';
 import { createPorts, type Operation, untilPass } from '../support/ports.js';
 import { differences } from '../support/state.js';
 
@@ -118,7 +118,7 @@ describe.each([{ irqchip: false }, { irqchip: true }])(
         }
         expect(poisoned).toBeGreaterThanOrEqual(Math.floor(ROUNDS / 4));
       },
-      (120_000 + 400 * ROUNDS) * SLOWDOWN,
+      hangLimit(ROUNDS, 400),
     );
   },
 );

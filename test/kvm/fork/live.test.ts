@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Vm } from '../../../lib/index.js';
 import { MiB } from '../../../lib/units.js';
 import { machineFor, TRACKERS_HERE } from '../support/dirtier.js';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit, SLOWDOWN } from '../support/host.js';
 import { tracked, until } from '../support/machines.js';
 import { differences } from '../support/state.js';
 import { bootWriter, cursorOf, inOrder, setSalt, writerFaults } from '../support/writer.js';
@@ -81,6 +81,6 @@ describe.each([1, 2])('forks of a writer with %i vCPUs', (vcpus) => {
       const last = tracked((await vm.fork())[0]!);
       expect(allOf(last).equals(allOf(vm))).toBe(true);
     },
-    (60_000 + 100 * FORKS) * SLOWDOWN,
+    hangLimit(FORKS, 100),
   );
 });

@@ -6,7 +6,7 @@ import { type MemorySnapshot, Pool, type Vm } from '../../../lib/index.js';
 import type { RawMachineState } from '../../../lib/native/binding.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit, SLOWDOWN } from '../support/host.js';
 import { bootGuest, count, setWord, stopOf, until, word } from '../support/machines.js';
 import { differences } from '../support/state.js';
 
@@ -117,7 +117,7 @@ const KINDS = [
 
 describe.each(KINDS)('a guest in ring $ring, irqchip: $irqchip', ({ ring, irqchip }) => {
   const some = Math.ceil(LIVES / (ring === 3 && !irqchip ? 10 : 40));
-  const limit = (60_000 + 50 * LIVES) * SLOWDOWN;
+  const limit = hangLimit(LIVES, 50);
 
   async function origin(): Promise<{ vm: Vm; snapshot: MemorySnapshot; watch: Watch }> {
     const vm = await bootGuest('secrets', {

@@ -6,7 +6,7 @@ import { rmSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { SnapshotStore } from '../../../lib/index.js';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit, SLOWDOWN } from '../support/host.js';
 import { scratch } from '../support/scratch.js';
 import { sequences } from './steps.js';
 import { World } from './world.js';
@@ -41,5 +41,5 @@ it(
     console.log(`${number} sequences, ${steps} steps`);
     expect(steps).toBeGreaterThan(number * 3);
   },
-  (120_000 + 3000 * SEQUENCES) * SLOWDOWN,
+  hangLimit(SEQUENCES, 3000),
 );

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, it } from 'vitest';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit, SLOWDOWN } from '../support/host.js';
 import { answerOf, compile, removeCompiled, runChild } from './compiled.js';
 import { expectFlat, type Usage } from './growth.js';
 
@@ -20,10 +20,10 @@ describe('what machines leave behind', () => {
   ])(
     '$count times create, run, close ($kind): nothing',
     async ({ kind, count }) => {
-      const limit = (60_000 + 60 * count) * SLOWDOWN;
+      const limit = hangLimit(count, 60);
       const samples = answerOf<Usage[]>(await runChild(compiled, 'cycles', [kind, count], limit));
       expectFlat(`${kind} ${count}`, samples);
     },
-    (120_000 + 60 * CYCLES) * SLOWDOWN,
+    2 * hangLimit(CYCLES, 60),
   );
 });

@@ -1,7 +1,7 @@
 /** What resets, pooled machines and forks leave behind: in the process, and for each other. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../../../lib/units.js';
-import { SLOWDOWN } from '../support/host.js';
+import { hangLimit } from '../support/host.js';
 import { answerOf, compile, MEMORY_TELLS, removeCompiled, runChild } from './compiled.js';
 import { expectFlat, type Usage } from './growth.js';
 
@@ -27,7 +27,7 @@ describe('lives from one snapshot', () => {
   ])(
     '$count by $kind: nothing is left in the process, nor for the next life',
     async ({ kind, count }) => {
-      const limit = (120_000 + 10 * count) * SLOWDOWN;
+      const limit = hangLimit(count, 10);
       const ended = await runChild(compiled, 'lives', [kind, count], limit);
       const answer = answerOf<{ samples: Usage[]; seconds: number; made?: number }>(ended);
       console.log(`${kind} ${count}: ${answer.seconds.toFixed(1)} s`);
@@ -35,14 +35,14 @@ describe('lives from one snapshot', () => {
       // The pool's machines came back, all of them: it never had to make another.
       if (answer.made !== undefined) expect(answer.made).toBe(3);
     },
-    (180_000 + 10 * RESETS + 10 * POOLED) * SLOWDOWN,
+    2 * hangLimit(RESETS + POOLED, 10),
   );
 });
 
 it(
   `${FORKS} forks at once of a machine with 256 MiB: each costs little, nothing is left`,
   async () => {
-    const limit = (120_000 + 200 * FORKS) * SLOWDOWN;
+    const limit = hangLimit(FORKS, 200);
     const { before, idle, after, seconds, pssPerFork } = answerOf<{
       before: Usage;
       idle: Usage & { pss: number };
@@ -65,5 +65,5 @@ it(
     expect(after.maps).toBeLessThanOrEqual(before.maps + 16);
     expect(after.rss).toBeLessThan(before.rss + MiB(16));
   },
-  (180_000 + 200 * FORKS) * SLOWDOWN,
+  2 * hangLimit(FORKS, 200),
 );

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { hangLimit } from '../support/host.js';
 import { answerOf, compile, MEMORY_TELLS, removeCompiled, runChild } from './compiled.js';
 
 /** Each of the ways to end comes once. */
@@ -33,15 +34,19 @@ describe('a worker that ends', () => {
     'claimBusy',
     'imageWrite',
     'digest',
-  ])('in the middle of %s: the process lives on, and nothing is left', async (operation) => {
-    const { before, after } = answerOf<Left>(
-      await runChild(compiled, 'workers', [operation, ROUNDS], 60_000 + 1000 * ROUNDS),
-    );
-    expect(after.threads).toBeLessThanOrEqual(before.threads);
-    expect(after.ours).toBe(0);
-    expect(before.ours).toBe(0);
-    if (!MEMORY_TELLS) return;
-    // V8 and glibc keep some of a worker's; a machine of each round would be 6 or more.
-    expect(after.maps - before.maps).toBeLessThan(20 + 3 * ROUNDS);
-  });
+  ])(
+    'in the middle of %s: the process lives on, and nothing is left',
+    async (operation) => {
+      const { before, after } = answerOf<Left>(
+        await runChild(compiled, 'workers', [operation, ROUNDS], hangLimit(ROUNDS, 1000)),
+      );
+      expect(after.threads).toBeLessThanOrEqual(before.threads);
+      expect(after.ours).toBe(0);
+      expect(before.ours).toBe(0);
+      if (!MEMORY_TELLS) return;
+      // V8 and glibc keep some of a worker's; a machine of each round would be 6 or more.
+      expect(after.maps - before.maps).toBeLessThan(20 + 3 * ROUNDS);
+    },
+    2 * hangLimit(ROUNDS, 1000),
+  );
 });

@@ -18,6 +18,9 @@ export const rounds = (count: number): number =>
  */
 export const HANG_MS = SLOWDOWN > 1 ? 600_000 : 180_000;
 
+/** The same for what goes round `count` times, `each` milliseconds where nothing else runs. */
+export const hangLimit = (count: number, each: number): number => 4 * HANG_MS + 20 * each * count;
+
 /** Options of a test that measures time by a real clock, which other work on the machine can disturb. */
 export const REAL_CLOCK = { retry: 2 };
 

@@ -1,6 +1,6 @@
 /** Machines for tests: booted with a guest of native/guest, closed when the test is over. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { onTestFinished } from 'vitest';
+import { expect, onTestFinished } from 'vitest';
 import { type StopInfo, Vm, type VmOptions } from '../../../lib/index.js';
 import { GUEST_ABI, GUEST_MAGIC_VALUE } from '../../../lib/native/guest-abi.js';
 import { GUESTS, type GuestInfo, type GuestName, readGuest } from '../../../lib/native/guests.js';
@@ -85,7 +85,7 @@ function alive(vm: Vm): boolean {
   throw new Error(`the machine does not run: it is ${vm.status}`);
 }
 
-/** Polls until `condition` holds; fails, naming `what`, when it never does. */
+/** Polls until `condition` holds; fails, naming `what`, when it never does. It counts as an assertion. */
 export async function until(
   what: string,
   condition: () => boolean,
@@ -96,6 +96,7 @@ export async function until(
     if (performance.now() > deadline) throw new Error(`waited ${patience} ms in vain: ${what}`);
     await sleep(wait);
   }
+  expect(true, what).toBe(true);
 }
 
 export async function untilReady(

@@ -164,6 +164,7 @@ describe('what is no lock', () => {
     await new Promise<void>((resolve) => server.listen(join(store, 's'), resolve));
     linkSync(join(store, 's'), lockOf(store));
     await takeAtOnce(store);
+    expect(readdirSync(join(store, '.kvmsnap'))).toEqual(['tmp']);
     server.close();
   });
 
@@ -172,6 +173,7 @@ describe('what is no lock', () => {
     writeFileSync(lockOf(store), forge());
     chownSync(lockOf(store), 12_345, 12_345);
     await takeAtOnce(store);
+    expect(readdirSync(join(store, '.kvmsnap'))).toEqual(['tmp']);
   });
 
   it('is broken by one of many processes at a time', { timeout: 120_000 }, async () => {
