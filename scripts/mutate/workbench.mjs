@@ -1,9 +1,19 @@
 // A copy of the native sources, built outside of the tree, in which one file at a time is changed.
 
 import { spawn } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { root } from '../native/cmake.mjs';
 
 export const DIRECTORY = join(root, 'build-mutate');
@@ -62,12 +72,25 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
 
-/** The sources as they are now, without any fault, built but for the tests. */
-export async function prepare() {
-  mkdirSync(TREE, { recursive: true });
-  for (const name of ['native', 'cmake', 'CMakeLists.txt']) {
-    cpSync(join(root, name), join(TREE, name), { recursive: true, preserveTimestamps: true });
+const contents = (file) => (existsSync(file) ? readFileSync(file, 'utf8') : undefined);
+
+/**
+ * Copies what is different, with the time of now: what was built of a fault in a run that was stopped is then
+ * built anew, and nothing else is.
+ */
+function copyDifferent(name) {
+  const from = join(root, name);
+  if (statSync(from).isDirectory()) {
+    for (const entry of readdirSync(from)) copyDifferent(join(name, entry));
+  } else if (contents(from) !== contents(join(TREE, name))) {
+    mkdirSync(dirname(join(TREE, name)), { recursive: true });
+    copyFileSync(from, join(TREE, name));
   }
+}
+
+/** The sources as they are now, without any fault, ready to be built. */
+export async function prepare() {
+  for (const name of ['native', 'cmake', 'CMakeLists.txt']) copyDifferent(name);
   const modules = join(TREE, 'node_modules');
   rmSync(modules, { force: true });
   symlinkSync(join(root, 'node_modules'), modules);
