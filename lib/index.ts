@@ -45,7 +45,9 @@ export type {
 export type { Difference } from './snapshot/compat.js';
 export type { HostFacts, MachineDescription, SnapshotConfig } from './snapshot/config.js';
 export type { GcOptions, GcResult } from './snapshot/gc.js';
+export type { StoreLimits } from './snapshot/limits.js';
 export type { SnapshotEntry, SnapshotSummary } from './snapshot/list.js';
+export type { ReadOptions } from './snapshot/reading.js';
 export { SnapshotStore, type StoreOptions } from './snapshot/store.js';
 export type { VerifyOptions, VerifyProblem, VerifyReport } from './snapshot/verify.js';
 export { GiB, KiB, MiB, PAGE_SIZE } from './units.js';
@@ -62,6 +64,6 @@ export type { OutputStream } from './vm/output.js';
 export type { PageSource, PagingFacts, PagingOptions, WorkingSet } from './vm/paging.js';
 export { Pool, type PoolOptions, type PoolStats } from './vm/pool.js';
 export type { SnapshotOptions, SnapshotStats } from './vm/save.js';
-export { type RestoreOptions, Snapshot } from './vm/snapshot.js';
+export { type OpenOptions, type RestoreOptions, Snapshot } from './vm/snapshot.js';
 export type { PatchableSection, Vcpu, VcpuExit } from './vm/vcpu.js';
 export { type StopInfo, Vm } from './vm/vm.js';

@@ -17,6 +17,7 @@ const BY_CODE: Partial<Record<ErrorCode, number>> = {
   ERR_SNAPSHOT_CORRUPT: EXIT.refused,
   ERR_SNAPSHOT_MISSING: EXIT.refused,
   ERR_SNAPSHOT_INCOMPATIBLE: EXIT.refused,
+  ERR_SNAPSHOT_LIMIT: EXIT.refused,
 };
 
 /** What the shell gives for a process that a signal ended: 128 and the signal's number. */

@@ -1,12 +1,43 @@
 /** Options that several commands share. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { defaultLimits, type StoreLimits } from '../snapshot/limits.js';
 import { parseDetachKey, parseInteger, parseName } from './values.js';
 
 export const withJson = (command: Command): Command =>
   command.option('--json', 'print JSON for programs');
 
+/** A store, and what reading it may cost. */
+export interface StoreOptions {
+  store: string;
+  limit?: Partial<StoreLimits>;
+}
+
 export const withStore = (command: Command): Command =>
   command.requiredOption('--store <dir>', 'directory of the snapshot store');
+
+/** Of commands that read snapshots themselves. */
+export const withReadStore = (command: Command): Command =>
+  withStore(command).option(
+    '--limit <name=number>',
+    'let the command cost more (or less) than by default; errors name the limit. Repeat for several',
+    collectLimits,
+  );
+
+export const limitsOf = ({ limit }: StoreOptions): { limits?: Partial<StoreLimits> } =>
+  limit === undefined ? {} : { limits: limit };
+
+/** `readBytes=1073741824`, gathered over repetitions. */
+export function collectLimits(
+  text: string,
+  before: Partial<StoreLimits> = {},
+): Partial<StoreLimits> {
+  const [, name, number] = /^([A-Za-z]+)=(\d{1,16})$/.exec(text) ?? [];
+  const names = Object.keys(defaultLimits());
+  if (name === undefined || !names.includes(name)) {
+    throw new InvalidArgumentError(`Give NAME=NUMBER; names: ${names.join(', ')}.`);
+  }
+  return { ...before, [name]: Number(number) };
+}
 
 export const withDetachKey = (command: Command): Command =>
   command.addOption(

@@ -61,6 +61,10 @@ export const specSchema = z.discriminatedUnion('kind', [
     kind: z.literal('snapshot'),
     store: path,
     ref: z.string().min(1).max(256),
+    /** Of its store: see StoreLimits. */
+    limits: z.record(z.string(), z.number().nonnegative()).optional(),
+    /** All of it is read and compared first. */
+    verify: z.boolean().optional(),
     ignore: z.array(z.enum(DIFFERENCE_KINDS)),
     identity: z
       .strictObject({
@@ -88,11 +92,12 @@ export function describeSpec(spec: MachineSpec): string {
 export async function makeVm(spec: MachineSpec): Promise<Vm> {
   const tracking = spec.dirtyRing === undefined ? {} : { dirtyRing: spec.dirtyRing };
   if (spec.kind === 'snapshot') {
-    using snapshot = await Snapshot.open(spec.store, spec.ref);
-    const { ignore, paging } = spec;
+    const { ignore, limits = {}, paging, verify = false } = spec;
+    using snapshot = await Snapshot.open(spec.store, spec.ref, { limits });
     const { generation, clock } = spec.identity ?? {};
     const identity = { ...(generation && { generation }), ...(clock && { clock }) };
-    return await snapshot.restore({ ignore, identity, ...tracking, ...(paging ? { paging } : {}) });
+    const more = { ...tracking, ...(paging ? { paging } : {}) };
+    return await snapshot.restore({ ignore, identity, verify, ...more });
   }
   const devices = Object.fromEntries(
     Object.entries(spec.devices).filter(([, value]) => value !== undefined),

@@ -101,10 +101,10 @@ export class Snapshot implements HasPoint, Disposable {
   static async open(
     store: SnapshotStore | string,
     ref: string,
-    { limits = {}, signal }: OpenOptions = {},
+    { limits, signal }: OpenOptions = {},
   ): Promise<Snapshot> {
     const whole = typeof store === 'string' ? await SnapshotStore.open(store) : store;
-    const from = whole.withLimits(limits);
+    const from = limits === undefined ? whole : whole.withLimits(limits);
     const loaded = await from.load(ref, { signal });
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
     const opened = openImage(loaded);
@@ -148,7 +148,9 @@ export class Snapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    return forkAs(options, (identity) => this.restore(identity ? { identity } : {}));
+    const signal = typeof options === 'object' ? options.signal : undefined;
+    const until = signal ? { signal } : {};
+    return forkAs(options, (identity) => this.restore({ ...(identity && { identity }), ...until }));
   }
 
   /** @internal */

@@ -158,9 +158,10 @@ std::shared_ptr<Image> Image::derived(std::vector<GpaRange> regions,
   auto image = std::make_shared<Image>(std::move(regions), std::move(used), std::move(extents));
   image->lineage_ = lineage_;
   image->sources_ = sources_;
+  image->from_files_ = from_files_;
   bool checked = std::any_of(files_.begin(), files_.end(),
                              [](const auto& file) { return file->sums() != nullptr; });
-  if (sources_.empty() && checked) {
+  if (sources_.empty() && checked && from_files_) {
     if (auto self = weak_from_this().lock()) image->sources_.push_back(std::move(self));
   }
   return image;

@@ -63,7 +63,10 @@ class Image : public std::enable_shared_from_this<Image> {
   const std::vector<std::shared_ptr<const Image>>& sources() const { return sources_; }
   /// No byte of it comes from its files: others bring them from elsewhere. Before anybody else has
   /// it.
-  void forget_sources() { sources_.clear(); }
+  void forget_sources() {
+    sources_.clear();
+    from_files_ = false;
+  }
   /// Throws ERR_SNAPSHOT_CORRUPT when a snapshot's file that it has bytes of was cut short. A
   /// system call for each, below a microsecond.
   void require_whole() const;
@@ -131,6 +134,7 @@ class Image : public std::enable_shared_from_this<Image> {
   std::vector<Extent> extents_;
   std::vector<uint64_t> lineage_;
   std::vector<std::shared_ptr<const Image>> sources_;
+  bool from_files_ = true;
   mutable std::timed_mutex preparing_;
   /// The same bytes in fewer extents; null: this one has few.
   mutable std::shared_ptr<const Image> composed_;

@@ -1,11 +1,10 @@
 import type { Command } from 'commander';
 import { Snapshot } from '../../index.js';
-import { withJson, withStore } from '../options.js';
+import { limitsOf, type StoreOptions, withJson, withReadStore } from '../options.js';
 import { print, printable, printJson } from '../output.js';
 import { progressBar } from '../progress.js';
 
-interface FlattenOptions {
-  store: string;
+interface FlattenOptions extends StoreOptions {
   tag?: string;
   parent?: string;
   json?: boolean;
@@ -22,11 +21,12 @@ export function addFlatten(program: Command): void {
     .argument('<ref>', 'tag or sha256: digest')
     .option('--tag <tag>', 'name for the new snapshot; one in use moves to it')
     .option('--parent <ref>', 'an ancestor: write one increment on it');
-  withJson(withStore(command)).action(async (ref: string, options: FlattenOptions) => {
+  withJson(withReadStore(command)).action(async (ref: string, options: FlattenOptions) => {
     const { store, tag, parent, json = false } = options;
     using bar = progressBar(`flattening ${ref}`, !json);
-    using snapshot = await Snapshot.open(store, ref);
-    using ancestor = parent === undefined ? undefined : await Snapshot.open(store, parent);
+    const open = (name: string) => Snapshot.open(store, name, limitsOf(options));
+    using snapshot = await open(ref);
+    using ancestor = parent === undefined ? undefined : await open(parent);
     using flat = await snapshot.flatten({
       ...(tag === undefined ? {} : { tag }),
       ...(ancestor === undefined ? {} : { parent: ancestor }),

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
+import type { StoreLimits } from '../../snapshot/limits.js';
 import { SnapshotStore } from '../../snapshot/store.js';
 import { decodeState } from '../inspect/decode.js';
 import { type Inspected, renderInspected } from '../inspect/render.js';
-import { withJson, withStore } from '../options.js';
+import { type StoreOptions, withJson, withReadStore } from '../options.js';
 import { print, printJson } from '../output.js';
 
 export function addInspect(program: Command): void {
@@ -14,9 +15,9 @@ export function addInspect(program: Command): void {
         'controllers, timer, clock, devices. Zeros are left out; --json has everything.',
     )
     .argument('<ref>', 'tag or sha256: digest');
-  withJson(withStore(command)).action(
-    async (ref: string, options: { store: string; json?: boolean }) => {
-      const inspected = await inspect(options.store, ref);
+  withJson(withReadStore(command)).action(
+    async (ref: string, options: StoreOptions & { json?: boolean }) => {
+      const inspected = await inspect(options.store, ref, options.limit);
       if (options.json) printJson(inspected);
       else print(renderInspected(inspected));
     },
@@ -24,8 +25,12 @@ export function addInspect(program: Command): void {
 }
 
 /** Needs no KVM and no addon: a snapshot of any host can be looked at anywhere. */
-export async function inspect(path: string, ref: string): Promise<Inspected> {
-  const store = await SnapshotStore.open(path);
+export async function inspect(
+  path: string,
+  ref: string,
+  limits: Partial<StoreLimits> = {},
+): Promise<Inspected> {
+  const store = await SnapshotStore.open(path, { limits });
   using loaded = await store.load(ref);
   const { digest, tag, config, extents, state, workingSet } = loaded;
   return {

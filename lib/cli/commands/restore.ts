@@ -5,12 +5,19 @@ import { SnapshotStore } from '../../snapshot/store.js';
 import type { Vm } from '../../vm/vm.js';
 import type { Exit } from '../exit.js';
 import { hostMachine } from '../hosting.js';
-import { type HostingOptions, withDirtyRing, withHosting, withStore } from '../options.js';
+import {
+  type HostingOptions,
+  limitsOf,
+  type StoreOptions,
+  withDirtyRing,
+  withHosting,
+  withReadStore,
+} from '../options.js';
 import { note } from '../output.js';
 import { DIFFERENCE_KINDS } from '../spec.js';
 
-interface RestoreOptions extends HostingOptions {
-  store: string;
+interface RestoreOptions extends HostingOptions, StoreOptions {
+  verify?: boolean;
   ignore?: (typeof DIFFERENCE_KINDS)[number][];
   dirtyRing?: number;
   onDemand?: boolean;
@@ -35,10 +42,11 @@ function pagingOf(options: RestoreOptions): { paging?: { prefetch: boolean; reco
 
 async function keepWorkingSet(
   vm: Vm,
-  { store, ref, tag }: { store: string; ref: string; tag: string },
+  { ref, tag, ...options }: StoreOptions & { ref: string; tag: string },
 ): Promise<void> {
   const runs = vm.workingSet();
-  const digest = await (await SnapshotStore.open(store)).addWorkingSet(ref, runs, { tag });
+  const store = await SnapshotStore.open(options.store, limitsOf(options));
+  const digest = await store.addWorkingSet(ref, runs, { tag });
   const pages = runs.reduce((sum, { count }) => sum + count, 0);
   note(`${tag} is ${digest}, with a working set of ${pages} pages`);
 }
@@ -57,6 +65,7 @@ export function addRestore(program: Command, exit: Exit): void {
         'differences between this host and the one it was taken on to let pass',
       ).choices(DIFFERENCE_KINDS),
     )
+    .option('--verify', 'read all of the snapshot and compare it with its checksums first')
     .option('--on-demand', 'memory comes from the files page by page, as the guest touches it')
     .option('--prefetch', 'with --on-demand: fetch the working set in the snapshot first')
     .option(
@@ -76,9 +85,9 @@ export function addRestore(program: Command, exit: Exit): void {
         "the guest's clock goes on from where it stood (keep, default) or shows the time of the host",
       ).choices(['host', 'keep']),
     );
-  withHosting(withDirtyRing(withStore(command))).action(
+  withHosting(withDirtyRing(withReadStore(command))).action(
     async (ref: string, options: RestoreOptions) => {
-      const { store, ignore = [], dirtyRing, record, generation, clock } = options;
+      const { store, ignore = [], dirtyRing, record, generation, clock, verify } = options;
       const ring = dirtyRing === undefined ? {} : { dirtyRing };
       const identity = { ...(generation && { generation }), ...(clock && { clock }) };
       exit.code = await hostMachine(
@@ -88,11 +97,15 @@ export function addRestore(program: Command, exit: Exit): void {
           ref,
           ignore,
           identity,
+          ...limitsOf(options),
+          ...(verify ? { verify } : {}),
           ...ring,
           ...pagingOf(options),
         },
         options,
-        record === undefined ? undefined : (vm) => keepWorkingSet(vm, { store, ref, tag: record }),
+        record === undefined
+          ? undefined
+          : (vm) => keepWorkingSet(vm, { ...options, ref, tag: record }),
       );
     },
   );

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { SnapshotEntry } from '../../snapshot/list.js';
 import { SnapshotStore } from '../../snapshot/store.js';
-import { withJson, withStore } from '../options.js';
+import { limitsOf, type StoreOptions, withJson, withReadStore } from '../options.js';
 import {
   formatAge,
   formatBytes,
@@ -14,16 +14,18 @@ import {
 } from '../output.js';
 import { parseDuration } from '../values.js';
 
-interface StoreOptions {
-  store: string;
+interface Options extends StoreOptions {
   json?: boolean;
 }
 
+const opened = (options: StoreOptions): Promise<SnapshotStore> =>
+  SnapshotStore.open(options.store, limitsOf(options));
+
 export function addStoreCommands(program: Command): void {
   const list = program.command('list').description('List the snapshots of a store.');
-  withJson(withStore(list)).action(async ({ store, json }: StoreOptions) => {
-    const entries = await (await SnapshotStore.open(store)).list();
-    if (json) printJson(entries.map(entryJson));
+  withJson(withReadStore(list)).action(async (options: Options) => {
+    const entries = await (await opened(options)).list();
+    if (options.json) printJson(entries.map(entryJson));
     else print(renderList(entries, Date.now()));
   });
 
@@ -34,9 +36,9 @@ export function addStoreCommands(program: Command): void {
       'Removes a tag, or with a digest all names of a snapshot. `kvmsnap gc` frees the bytes.',
     )
     .argument('<ref>', 'tag or sha256: digest');
-  withJson(withStore(remove)).action(async (ref: string, { store, json }: StoreOptions) => {
-    await (await SnapshotStore.open(store)).delete(ref);
-    if (json) printJson({ deleted: ref });
+  withJson(withReadStore(remove)).action(async (ref: string, options: Options) => {
+    await (await opened(options)).delete(ref);
+    if (options.json) printJson({ deleted: ref });
     else print(`deleted ${printable(ref)}`);
   });
 
@@ -48,8 +50,8 @@ export function addStoreCommands(program: Command): void {
       'keep blobs younger than this, which another tool may be about to name (default: 1h)',
       parseDuration,
     );
-  withJson(withStore(gc)).action(async (options: StoreOptions & { grace?: number }) => {
-    const store = await SnapshotStore.open(options.store);
+  withJson(withReadStore(gc)).action(async (options: Options & { grace?: number }) => {
+    const store = await opened(options);
     const result = await store.gc(options.grace === undefined ? {} : { graceMs: options.grace });
     if (options.json) printJson(result);
     else print(`removed ${result.blobs} blobs, ${formatBytes(result.bytes)}`);

@@ -3,7 +3,7 @@ import { KvmsnapError } from '../../errors.js';
 import { nativeBinding } from '../../native/load.js';
 import type { DigestFile } from '../../snapshot/digest.js';
 import { SnapshotStore } from '../../snapshot/store.js';
-import { withJson, withStore } from '../options.js';
+import { limitsOf, type StoreOptions, withJson, withReadStore } from '../options.js';
 import { formatBytes, print, printable, printJson } from '../output.js';
 import { progressBar } from '../progress.js';
 
@@ -12,9 +12,9 @@ export function addVerify(program: Command): void {
     .command('verify')
     .description('Read every byte of a snapshot and compare it with its checksums.')
     .argument('<ref>', 'tag or sha256: digest');
-  withJson(withStore(command)).action(
-    async (ref: string, options: { store: string; json?: boolean }) => {
-      const store = await SnapshotStore.open(options.store);
+  withJson(withReadStore(command)).action(
+    async (ref: string, options: StoreOptions & { json?: boolean }) => {
+      const store = await SnapshotStore.open(options.store, limitsOf(options));
       using bar = progressBar('verifying', !options.json);
       const digestFile = fastDigest();
       const report = await store.verify(ref, {
