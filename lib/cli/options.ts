@@ -1,6 +1,8 @@
 /** Options that several commands share. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { exposureOf } from '../snapshot/exposure.js';
 import { defaultLimits, type StoreLimits } from '../snapshot/limits.js';
+import { note } from './output.js';
 import { parseDetachKey, parseInteger, parseName } from './values.js';
 
 export const withJson = (command: Command): Command =>
@@ -12,8 +14,15 @@ export interface StoreOptions {
   limit?: Partial<StoreLimits>;
 }
 
+/** Warns of a store that others can change, whatever is done with it. */
 export const withStore = (command: Command): Command =>
-  command.requiredOption('--store <dir>', 'directory of the snapshot store');
+  command
+    .requiredOption('--store <dir>', 'directory of the snapshot store')
+    .hook('preAction', (_, action) => {
+      for (const problem of exposureOf(action.opts().store)) {
+        note(`warning: ${problem}: they can put other snapshots in place of those in the store`);
+      }
+    });
 
 /** Of commands that read snapshots themselves. */
 export const withReadStore = (command: Command): Command =>

@@ -6,6 +6,7 @@ import type { PageRun } from '../native/binding.js';
 import { attachWorkingSet } from './attach.js';
 import { blobDirectory, requireBlobDirectories } from './blobs.js';
 import { SnapshotWriter } from './commit.js';
+import { exposureOf } from './exposure.js';
 import { errnoCode, missingError, storeError } from './failures.js';
 import { isDigest, isTag, OCI_LAYOUT_VERSION, PRIVATE_DIR } from './format.js';
 import { collectGarbage, type GcOptions, type GcResult } from './gc.js';
@@ -75,6 +76,15 @@ export class SnapshotStore {
     sweepWorkspaces(path);
     sweepLock(path);
     return new SnapshotStore(path, durable, limits);
+  }
+
+  /**
+   * Who else than this user and root can change the store, or put another in its place: a sentence without an end
+   * for each file or directory, of the store or on the way to it, that another user owns or may write to; none is
+   * good. Opening such a store is not refused, and the command line warns. Access control lists are not looked at.
+   */
+  exposure(): string[] {
+    return exposureOf(this.path);
   }
 
   /** Starts a snapshot. Its writer must be committed or aborted. `ERR_STORE`. */
