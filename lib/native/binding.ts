@@ -41,11 +41,22 @@ export interface RawVmState {
 /** State of one native device: one documented field per architected register. */
 export type RawDeviceState = Record<string, number | bigint | Uint8Array>;
 
+/** An end of a machine by its guest. */
+export interface RawStop {
+  /** As {@link NativeStop} has them, but for those that leave a machine poisoned. */
+  reason: GuestStopReason;
+  /** What the guest wrote to the exit port, for `exit-port` only; 32 bits. */
+  code?: number;
+}
+export type GuestStopReason = 'exit-port' | 'reset' | 'shutdown' | 'power-off' | 'halt';
+
 export interface RawMachineState {
   vm: RawVmState;
   vcpus: RawVcpuState[];
   /** By device name: `serial`, `i8042`, `cmos`, … */
   devices: Record<string, RawDeviceState>;
+  /** How the guest has ended the machine; absent for one that can run on. */
+  stopped?: RawStop;
 }
 
 export interface NativeRegion {
@@ -97,6 +108,8 @@ export interface NativePreparedMachine {
 export interface NativeFrozen {
   machine: NativePreparedMachine;
   image: NativeImage;
+  /** The machine had stopped, and those that are made of it are stopped from the start. */
+  stopped?: RawStop;
   pauseUs: number;
 }
 
@@ -144,7 +157,7 @@ export interface NativeStop {
    * {@link endIfHalted} found. `killed`: by `kill()`.
    * `error`: see `error`.
    */
-  reason: 'exit-port' | 'reset' | 'shutdown' | 'power-off' | 'halt' | 'killed' | 'error';
+  reason: GuestStopReason | 'killed' | 'error';
   code?: number;
   error?: KvmsnapError;
 }
@@ -276,7 +289,8 @@ export interface NativeMachine {
 
   // Whole state, machine not running.
   saveState(): Promise<RawMachineState>;
-  loadState(state: RawMachineState): Promise<void>;
+  /** Gives the number of the machine's life: a new one if it was stopped, or is now. */
+  loadState(state: RawMachineState): Promise<number>;
   /**
    * Freezes memory and saves state at one instant, then goes on as before (or stays paused).
    * `pauseUs` is how long the guest stood still.

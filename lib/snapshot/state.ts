@@ -4,8 +4,10 @@
  */
 import { requireArgument } from '../errors.js';
 import type {
+  GuestStopReason,
   RawDeviceState,
   RawMachineState,
+  RawStop,
   RawVcpuState,
   RawVmState,
 } from '../native/binding.js';
@@ -20,6 +22,7 @@ const WHAT = 'state';
 const VM_VERSION = 1;
 const VCPU_VERSION = 1;
 const DEVICE_VERSION = 1;
+const STOPPED_VERSION = 1;
 
 /** How many bytes a struct may have: `unit` times something from `min` to `max`. */
 interface StructRule {
@@ -92,6 +95,7 @@ export function encodeState(state: RawMachineState): Uint8Array {
       [TSC_KHZ]: vcpu.tsc_khz,
     })),
     devices,
+    ...(state.stopped ? { stopped: { version: STOPPED_VERSION, ...state.stopped } } : {}),
   });
   // What we could not read back must not become a snapshot.
   requireArgument(bytes.length <= LIMITS.state, `state has ${bytes.length} bytes, too many`);
@@ -112,7 +116,7 @@ export function* stateSteps(bytes: Uint8Array): Steps<RawMachineState> {
   const root = requireMap(yield* cborSteps(bytes, WHAT), WHAT);
   if (root.format !== FORMAT) throw formatError(WHAT, `format is not ${FORMAT}`);
   requireVersion(root, STATE_VERSION, WHAT);
-  requireKeys(root, ['format', 'version', 'arch', 'vm', 'vcpus', 'devices'], WHAT);
+  requireKeys(root, ['format', 'version', 'arch', 'vm', 'vcpus', 'devices', 'stopped'], WHAT);
   if (root.arch !== 'x86_64') throw formatError(WHAT, 'arch is not x86_64');
   const vm = section(root.vm, VM_VERSION, 'vm section');
   requireKeys(vm, ['version', ...keysOf(VM_STRUCTS)], 'vm section');
@@ -120,7 +124,33 @@ export function* stateSteps(bytes: Uint8Array): Steps<RawMachineState> {
     vm: decodeStructs(VM_STRUCTS, vm, 'vm section') as unknown as RawVmState,
     vcpus: yield* decodeVcpus(root.vcpus),
     devices: yield* decodeDevices(root.devices),
+    ...(root.stopped === undefined ? {} : { stopped: decodeStopped(root.stopped) }),
   };
+}
+
+const STOP_REASONS = [
+  'exit-port',
+  'reset',
+  'shutdown',
+  'power-off',
+  'halt',
+] as const satisfies GuestStopReason[];
+
+function decodeStopped(value: CborValue): RawStop {
+  const what = 'stopped section';
+  const map = section(value, STOPPED_VERSION, what);
+  requireKeys(map, ['version', 'reason', 'code'], what);
+  const reason = STOP_REASONS.find((known) => known === map.reason);
+  if (reason === undefined) throw formatError(what, 'it has no reason that a guest can have');
+  const { code } = map;
+  if ((code !== undefined) !== (reason === 'exit-port')) {
+    throw formatError(what, 'it has a code if and only if the reason is exit-port');
+  }
+  if (code === undefined) return { reason };
+  if (typeof code !== 'number' || code < 0 || code > 0xffffffff) {
+    throw formatError(what, 'code is not a 32-bit unsigned integer');
+  }
+  return { reason, code };
 }
 
 function* decodeVcpus(value: CborValue | undefined): Steps<RawVcpuState[]> {

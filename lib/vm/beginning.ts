@@ -7,7 +7,7 @@ import { MachineEvents } from './events.js';
 import { type IdentityOptions, identityOf, renewGeneration, writeGeneration } from './identity.js';
 import { planMachine, type VmOptions } from './options.js';
 import { PageServer, type PagingPlan } from './paging.js';
-import { machineAt, type Point } from './point.js';
+import { machineAt, type Point, sharePoint } from './point.js';
 import { inTurn } from './turns.js';
 
 /** What a machine object begins with. */
@@ -45,16 +45,18 @@ export async function beginNew(options: VmOptions): Promise<Beginning> {
 
 /** As it was at that instant, paused; with `paging`, memory is still to come. */
 export async function beginAt(
-  { config, machine, image }: Point,
+  point: Point,
   options?: IdentityOptions,
   paging?: PagingPlan,
   signal?: AbortSignal,
 ): Promise<Beginning> {
+  const { config, stopped } = point;
   const identity = identityOf(options, 'new', config.generationId);
   const events = new MachineEvents();
+  events.stops.begin(0, stopped);
   if (paging) events.pageServer = new PageServer(paging);
   // Before anything is waited for: the snapshot may be closed meanwhile.
-  const origin = { config, machine, image: image.share() };
+  const origin = sharePoint(point);
   try {
     const native = await machineAt(origin, events, identity.clock, paging?.native, signal);
     if (paging) await enterOnDemand();
@@ -84,12 +86,12 @@ export async function beginAt(
  */
 export function beginFromPool(
   native: NativeMachine,
-  { config, machine, image }: Point,
+  point: Point,
   life: number,
   giveBack: (native: NativeMachine) => Promise<void>,
 ): Beginning {
   const events = new MachineEvents();
-  events.stops.begin(life);
+  events.stops.begin(life, point.stopped);
   native.events = events;
-  return { native, config, events, origin: { config, machine, image: image.share() }, giveBack };
+  return { native, config: point.config, events, origin: sharePoint(point), giveBack };
 }

@@ -1,6 +1,6 @@
 /**
- * What snapshots know of the class `Vm`. A machine makes snapshots and a snapshot makes machines: if each
- * imported the other, neither could be loaded first.
+ * What snapshots know of the class `Vm`. A machine makes snapshots and a snapshot makes machines. Modules may
+ * import each other, but what one of a circle needs while it is loaded depends on which was asked for first.
  */
 import type { IdentityOptions } from './identity.js';
 import type { PagingPlan } from './paging.js';

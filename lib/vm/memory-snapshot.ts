@@ -26,8 +26,8 @@ export class MemorySnapshot implements HasPoint, Disposable {
     config: Point['config'],
     then: 'resume' | 'pause',
   ): Promise<MemorySnapshot> {
-    const { machine, image, pauseUs } = await native.freeze(then);
-    return new MemorySnapshot({ config, machine, image }, pauseUs / 1000);
+    const { pauseUs, ...frozen } = await native.freeze(then);
+    return new MemorySnapshot({ config, ...frozen }, pauseUs / 1000);
   }
 
   /** A new machine, paused at the instant of the snapshot. `ERR_CLOSED`. */

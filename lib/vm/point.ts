@@ -9,6 +9,7 @@ import type {
   NativeMachineConfig,
   NativePaging,
   NativePreparedMachine,
+  RawStop,
 } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
 import { cancellable, throwIfAborted } from './abort.js';
@@ -29,6 +30,8 @@ export interface Point {
   };
   machine: NativePreparedMachine;
   image: NativeImage;
+  /** The guest had ended the machine: so it is in all that are made from this. */
+  stopped?: RawStop;
 }
 
 /** What has such an instant: a snapshot, in memory or in a store. */
@@ -74,8 +77,10 @@ export async function goBackTo(
   options: IdentityOptions | undefined,
 ): Promise<void> {
   const identity = identityOf(options, 'keep', generationId);
+  let stopped: RawStop | undefined;
   const life = await inTurn(() => {
     const point = pointNow();
+    stopped = point.stopped;
     if (!isDeepStrictEqual(generationId, point.config.generationId)) {
       throw new KvmsnapError(
         'ERR_STATE',
@@ -84,6 +89,6 @@ export async function goBackTo(
     }
     return native.reset(point.machine, point.image, identity.clock);
   });
-  stops.begin(life);
+  stops.begin(life, stopped);
   renewGeneration(native, identity, generationId);
 }

@@ -287,7 +287,9 @@ function pointOf(
     cpuid: loaded.state.vcpus.map(({ cpuid2 }) => cpuid2),
     state: loaded.state,
   });
-  return { config: configOf(loaded.config.machine, loaded.state.vcpus.length), machine, image };
+  const { vcpus, stopped } = loaded.state;
+  const config = configOf(loaded.config.machine, vcpus.length);
+  return { config, machine, image, ...(stopped ? { stopped } : {}) };
 }
 
 function openImage(loaded: LoadedSnapshot): Opened {

@@ -40,8 +40,10 @@ export class Stops {
     for (const { resolve } of told) resolve(stop);
   }
 
-  begin(life: number): void {
+  /** With `stopped` it is over from the start. */
+  begin(life: number, stopped?: NativeStop): void {
     this.#life = life;
+    if (stopped) this.stopped(stopped, life);
     // Whoever has the signal of the life that is over hears of the next stop.
     this.#ended = undefined;
   }

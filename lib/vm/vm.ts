@@ -135,7 +135,7 @@ export class Vm implements AsyncDisposable {
 
   /**
    * Stops the machine wherever it is, even in a handler, and leaves it `poisoned`: what it was doing
-   * is lost, and it can only be looked at and closed.
+   * is lost. It can be looked at and closed, and a {@link reset} heals it.
    */
   async kill(): Promise<void> {
     try {
@@ -250,7 +250,7 @@ export class Vm implements AsyncDisposable {
   }
 
   /**
-   * New machines, paused at this instant, that share all pages with this one until either writes them.
+   * New machines, paused at this instant (or `stopped`, as this one is), that share all pages with this one until either writes them.
    * A running machine goes on as soon as its memory is frozen; machines are made while it runs. They have
    * its RAM, CPUs and devices; claims, console and debug stream are their own. Each can be forked again,
    * and all end in any order. `ERR_STATE`, `ERR_CLOSED`, `ERR_POISONED`, `ERR_ABORTED`, `ERR_IOCTL`.
@@ -267,7 +267,8 @@ export class Vm implements AsyncDisposable {
   }
 
   /**
-   * Puts this machine back to a snapshot's instant, and leaves it paused there: memory, CPUs, devices and
+   * Puts this machine back to a snapshot's instant, and leaves it paused there, or `stopped` if the guest
+   * had ended it by then: memory, CPUs, devices and
    * pending interrupts. Without an argument it is the one that the machine was made from, or last reset
    * to. Works in any state but closed, and heals a poisoned machine. A running vCPU that waits for a
    * handler gets its answer first: `kill()` before does not wait. Claims and streams stay.
@@ -316,9 +317,12 @@ export class Vm implements AsyncDisposable {
     return this.#native.saveState();
   }
 
-  /** Puts such a state back into this machine; memory stays as it is. */
+  /**
+   * Puts such a state back into this machine; memory stays as it is. A stopped machine runs on from there,
+   * unless the state is `stopped`.
+   */
   async loadState(state: RawMachineState): Promise<void> {
-    await this.#native.loadState(state);
+    this.#stops.begin(await this.#native.loadState(state), state.stopped);
   }
 
   /** What machine this is, as a snapshot says it. */

@@ -42,6 +42,9 @@ Napi::Value frozen_to_js(Napi::Env env, const FrozenHere& here) {
   Napi::Object result = Napi::Object::New(env);
   result["machine"] = wrap_prepared(env, frozen.config);
   result["image"] = ImageObject::wrap(env, {.memory = frozen.memory, .content = nullptr});
+  if (frozen.config.state->stopped) {
+    result["stopped"] = from_stopped(env, *frozen.config.state->stopped);
+  }
   result["pauseUs"] = static_cast<double>(frozen.pause.count()) / 1000;
   return result;
 }
@@ -230,7 +233,8 @@ Napi::Value MachineObject::load_state(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     return short_job(
         info.Env(), Access::Change,
-        [state = to_state(info[0])](Machine& machine) { machine.load_state(state); }, undefined);
+        [state = to_state(info[0])](Machine& machine) { return machine.load_state(state); },
+        life_to_js);
   });
 }
 

@@ -136,7 +136,20 @@ MachineState to_state(const Napi::Value& value) {
     state.vcpus.push_back(to_vcpu_state(to_object(vcpus.Get(i), "state.vcpus")));
   }
   state.devices = to_device_states(to_object(object.Get("devices"), "state.devices"));
+  if (!object.Get("stopped").IsUndefined()) {
+    Napi::Object stopped = to_object(object.Get("stopped"), "state.stopped");
+    state.stopped.emplace().reason = stopped.Get("reason").ToString();
+    Napi::Value code = stopped.Get("code");
+    if (!code.IsUndefined()) state.stopped->code = to_uint32(code, "state.stopped.code");
+  }
   return state;
+}
+
+Napi::Value from_stopped(Napi::Env env, const StoppedState& stopped) {
+  Napi::Object object = Napi::Object::New(env);
+  object["reason"] = stopped.reason;
+  if (stopped.code) object["code"] = *stopped.code;
+  return object;
 }
 
 Napi::Value from_state(Napi::Env env, const MachineState& state) {
@@ -180,6 +193,7 @@ Napi::Value from_state(Napi::Env env, const MachineState& state) {
   object["vm"] = vm;
   object["vcpus"] = vcpus;
   object["devices"] = devices;
+  if (state.stopped) object["stopped"] = from_stopped(env, *state.stopped);
   return object;
 }
 

@@ -12,6 +12,7 @@ MachineConfig to_config(const Napi::Value& value);
 /// `undefined` or `keep`, and `host`.
 ClockPolicy to_clock_policy(const Napi::Value& value);
 MachineState to_state(const Napi::Value& value);
+Napi::Value from_stopped(Napi::Env env, const StoppedState& stopped);
 Napi::Value from_state(Napi::Env env, const MachineState& state);
 RegionSpec to_region(const Napi::Value& value);
 Napi::Value from_regions(Napi::Env env, const std::vector<RegionSpec>& regions);

@@ -108,10 +108,11 @@ void Machine::build(std::optional<PagingOptions> paging) {
       DeviceSinks{.serial_output = serial_output_, .debug_output = debug_output_, .stop = *this},
       ram_sizes(), ports_);
   if (config_.state && !paging) {
-    apply_state(*config_.state, &VcpuRegisters::load_new, config_.clock);
-    confinement_.begin(std::move(config_.state));
+    std::shared_ptr<const MachineState> state = std::move(config_.state);
+    apply_state(*state, &VcpuRegisters::load_new, config_.clock);
+    confinement_.begin(state);
     std::lock_guard lock(mutex_);
-    status_ = Status::Paused;
+    stand_at(*state);
   } else {
     for (auto& cpu : vcpus_) cpu->registers().note_timer_at_sight();
   }

@@ -174,12 +174,13 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   std::vector<uint8_t> get_msrs(unsigned vcpu, std::span<const uint32_t> indices);
   MachineState save_state();
   /// All of it, or nothing: when KVM refuses a part, the machine gets back the state it had. If
-  /// even that fails it is poisoned.
-  void load_state(const MachineState& state);
+  /// even that fails it is poisoned. A stopped machine runs on if the state can, and the other way
+  /// round. Returns the number of its life, which begins with such a change.
+  uint32_t load_state(const MachineState& state);
   /// `asked` is when the guest was first kicked. `pause_after`: a running machine becomes paused.
   Frozen freeze(std::chrono::steady_clock::time_point asked, bool pause_after);
   /// The machine, whatever became of it, is as a machine made of the same would be: at the instant
-  /// of `instant.state`, and paused. What an exit waits for is given up. Throws ERR_STATE, and has
+  /// of `instant.state`, and paused, or stopped if that was. What an exit waits for is given up. Throws ERR_STATE, and has
   /// done nothing, for another kind of machine; when KVM refuses a part the machine is poisoned.
   /// Returns how often that was done, which tells stops before it from stops after it.
   uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
@@ -254,7 +255,11 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// May leave half of it behind when it throws.
   using LoadVcpu = void (VcpuRegisters::*)(const VcpuState&);
   void apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock);
-  uint32_t begin_life();
+  uint32_t begin_life(const MachineState& state);
+  /// With `mutex_` held: the machine stands, at that state.
+  void stand_at(const MachineState& state);
+  void tell_stopped(const MachineState& state, uint32_t life);
+  std::optional<StoppedState> stopped_state() const;
   template <typename PutBack>
   uint32_t go_back(const MachineConfig& instant, ClockPolicy clock, const PutBack& put_back);
   void put_back_state(const std::shared_ptr<const MachineState>& state,
@@ -306,6 +311,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// Guards what follows; taken before any other lock.
   mutable std::mutex mutex_;
   Status status_ = Status::Created;
+  /// How the guest ended it in this life, also once it was killed.
+  std::optional<StoppedState> stopped_;
   /// A reset that is under way has poisoned it, and tells of that only if it fails.
   bool given_up_ = false;
   std::optional<Solo> solo_;

@@ -34,11 +34,12 @@ std::shared_ptr<Pager> Machine::pager() const {
 }
 
 void Machine::enter_state() {
-  if (config_.state == nullptr) return;
-  change([&] { apply_state(*config_.state, &VcpuRegisters::load_new, config_.clock); });
-  confinement_.begin(std::move(config_.state));
+  std::shared_ptr<const MachineState> state = std::move(config_.state);
+  if (state == nullptr) return;
+  change([&] { apply_state(*state, &VcpuRegisters::load_new, config_.clock); });
+  confinement_.begin(state);
   std::lock_guard lock(mutex_);
-  if (status_ == Status::Created) status_ = Status::Paused;
+  if (status_ == Status::Created) stand_at(*state);
 }
 
 void Machine::read_memory(uint64_t gpa, std::span<uint8_t> bytes) {

@@ -97,11 +97,11 @@ void Machine::require_same_kind(const MachineConfig& other) const {
 }
 
 // The life of before is over: nobody waits for what it was at. Returns the new one's number.
-uint32_t Machine::begin_life() {
+uint32_t Machine::begin_life(const MachineState& state) {
   finish_solo(own(InterruptedExit{}));
   std::lock_guard lock(mutex_);
   if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
-  status_ = Status::Paused;
+  stand_at(state);
   given_up_ = false;
   crew_.set_running(false);
   killed_ = false;
@@ -119,7 +119,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
     tell_given_up(error);
     throw Error(error);
   }
-  uint32_t life = begin_life();
+  uint32_t life = begin_life(*instant.state);
   change([&] {
     drop_paging();
     for (unsigned index = 0; index < vcpus_.size(); index++) {
@@ -132,6 +132,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
     std::lock_guard lock(devices_->mutex());
     devices_->forget_input();
   });
+  tell_stopped(*instant.state, life);
   return life;
 }
 

@@ -305,6 +305,7 @@ void Machine::end(Status status, Stop stop) {
     given_up_ = false;
     stop.life = life_;
     status_ = status;
+    if (status == Status::Stopped) stopped_ = {.reason = stop.reason, .code = stop.code};
     crew_.set_running(false);
   }
   events_->stopped(std::move(stop));

@@ -104,16 +104,18 @@ void Machine::come_to_stand() {
 
 MachineState Machine::save_state() {
   stand_all();
+  MachineState state;
+  // To stand may have been its end: the access that ends it is finished, and nothing after it.
+  state.stopped = stopped_state();
   // No input byte and no interrupt from outside may come between the irqchip and the devices.
   std::lock_guard lock(devices_->mutex());
-  MachineState state;
   state.vm = save_vm(vm_, config_.irqchip);
   for (auto& cpu : vcpus_) state.vcpus.push_back(cpu->registers().save());
   state.devices = devices_->save();
   return state;
 }
 
-void Machine::load_state(const MachineState& state) {
+uint32_t Machine::load_state(const MachineState& state) {
   MachineState before = save_state();
   confinement_.breach();
   try {
@@ -124,6 +126,32 @@ void Machine::load_state(const MachineState& state) {
     change([&] { apply_state(before, &VcpuRegisters::load, ClockPolicy::Keep); });
     throw Error(refused);
   }
+  uint32_t life = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (status_ != Status::Stopped && !state.stopped) return life_;
+    if (status_ == Status::Closed || status_ == Status::Poisoned) return life_;
+    stand_at(state);
+    life = ++life_;
+  }
+  tell_stopped(state, life);
+  return life;
+}
+
+void Machine::stand_at(const MachineState& state) {
+  status_ = state.stopped ? Status::Stopped : Status::Paused;
+  stopped_ = state.stopped;
+}
+
+// To whoever waits for the end of the life that was before it: that has come, if another way.
+void Machine::tell_stopped(const MachineState& state, uint32_t life) {
+  if (!state.stopped) return;
+  events_->stopped({.reason = state.stopped->reason, .code = state.stopped->code, .life = life});
+}
+
+std::optional<StoppedState> Machine::stopped_state() const {
+  std::lock_guard lock(mutex_);
+  return stopped_;
 }
 
 void Machine::apply_state(const MachineState& state, LoadVcpu load, ClockPolicy clock) {

@@ -101,6 +101,34 @@ describe('state', () => {
     );
   });
 
+  it.each([{ reason: 'exit-port', code: 0xffffffff }, { reason: 'power-off' }] as const)(
+    'of a stopped machine says so: %o',
+    (stopped) => {
+      const state = { ...sampleState(3), stopped };
+      expect(decodeState(encodeState(state))).toEqual(state);
+      // What is not stopped has the bytes that it always had.
+      const { stopped: _, ...running } = state;
+      expect(encodeState(running)).toEqual(encodeState(sampleState(3)));
+    },
+  );
+
+  it.each([
+    ['a reason that leaves a machine poisoned', { reason: 'killed' }],
+    ['no reason', {}],
+    ['a code without an exit port', { reason: 'halt', code: 1 }],
+    ['an exit port without a code', { reason: 'exit-port' }],
+    ['a code of more than 32 bits', { reason: 'exit-port', code: 2 ** 32 }],
+    ['a code below 0', { reason: 'exit-port', code: -1 }],
+    ['a code that is text', { reason: 'exit-port', code: '1' }],
+    ['another key', { reason: 'halt', why: 'x' }],
+    ['a version to come', { reason: 'halt', version: 2 }],
+  ])('of a stopped machine with %s is refused', (_, stopped) => {
+    const state = { ...sampleState(), stopped } as unknown as ReturnType<typeof sampleState>;
+    expect(() => encodeState(state)).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
+    );
+  });
+
   it('refuses device numbers that would come back as another type', () => {
     const state = sampleState();
     state.devices.serial = { time: 2 ** 33 };
