@@ -73,6 +73,7 @@ class Owner {
     config.cpuid.assign(vcpus, {bytes, bytes + entries.size() * sizeof entries[0]});
     config.image = std::move(image);
     if (state) config.state = std::make_shared<const MachineState>(*std::move(state));
+    config_ = config;
     machine_ = Machine::create(std::move(config), std::make_unique<Listener>(heard_));
   }
   ~Owner() { close(); }
@@ -80,6 +81,13 @@ class Owner {
   Machine& operator*() { return *machine_; }
   Machine* operator->() { return machine_.get(); }
   Heard& heard() { return *heard_; }
+
+  /// The machine as it is, at an instant.
+  MachineConfig instant(const Frozen& frozen) const {
+    MachineConfig config = config_;
+    config.state = frozen.state;
+    return config;
+  }
 
   void close() {
     auto closed = std::make_shared<std::promise<void>>();
@@ -166,6 +174,7 @@ class Owner {
 
  private:
   std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
+  MachineConfig config_;
   std::shared_ptr<Machine> machine_;
 };
 
@@ -236,6 +245,90 @@ TEST_CASE("machine: a twin goes on where the frozen one was") {
   twin->resume();
   REQUIRE(twin.counts());
   REQUIRE(owner.counter() == Owner::counter_of(*frozen.memory.image));
+}
+
+namespace {
+
+/// What a reset by either way puts back, and that the machine then goes on from there.
+template <typename Reset>
+void require_puts_back(Owner& owner, const Frozen& frozen, Reset reset) {
+  auto section = [&](VcpuSection which) {
+    return owner.in_job([which](Machine& machine) { return machine.get_section(0, which); });
+  };
+  constexpr std::array kSections = {VcpuSection::Regs, VcpuSection::Sregs2, VcpuSection::Debugregs};
+  auto at_instant = [&](VcpuSection which) { return frozen.state->vcpus[0][which]; };
+  uint16_t counter = Owner::counter_of(*frozen.memory.image);
+  for (int round = 0; round < 4; round++) {
+    owner->resume();
+    REQUIRE(owner.counts());
+    owner.pause();
+    owner.in_job([](Machine& machine) {
+      auto regs = Owner::as<kvm_regs>(machine.get_section(0, VcpuSection::Regs));
+      regs.r9 = 0x1234;
+      machine.set_section(0, VcpuSection::Regs, Owner::bytes_of(regs));
+      auto debug = Owner::as<kvm_debugregs>(machine.get_section(0, VcpuSection::Debugregs));
+      debug.db[1] = 0x5678;
+      machine.set_section(0, VcpuSection::Debugregs, Owner::bytes_of(debug));
+    });
+    owner->serial_input(std::vector<uint8_t>(100, 'x'));
+    owner->memory().write(kMemory - 8, std::vector<uint8_t>{1, 2, 3});
+    // Also while it runs.
+    if (round % 2 != 0) owner->resume();
+    owner.in_job(reset);
+    CHECK(owner->status() == Status::Paused);
+    CHECK(owner.counter() == counter);
+    std::vector<uint8_t> bytes(3, 0xEE);
+    owner->memory().read(kMemory - 8, bytes);
+    CHECK(bytes == std::vector<uint8_t>(3));
+    for (VcpuSection which : kSections) CHECK(section(which) == at_instant(which));
+    MachineState now = owner.in_job([](Machine& machine) { return machine.save_state(); });
+    CHECK(now.devices == frozen.state->devices);
+  }
+  owner->resume();
+  REQUIRE(owner.counts());
+  owner.pause();
+}
+
+}  // namespace
+
+TEST_CASE("machine: a reset puts back memory, registers and devices, however the guest ran on") {
+  Owner owner;
+  owner.load(kTalk);
+  owner->resume();
+  REQUIRE(owner.counts());
+  Frozen frozen = owner.in_job(
+      [](Machine& machine) { return machine.freeze(std::chrono::steady_clock::now(), false); });
+  MachineConfig instant = owner.instant(frozen);
+  auto image = frozen.memory.image;
+  require_puts_back(owner, frozen,
+                    [=](Machine& machine) { machine.reset(instant, image, ClockPolicy::Keep); });
+}
+
+TEST_CASE("machine: a reset to another kind of machine is refused, and changes nothing") {
+  Owner owner;
+  owner.load(kCount);
+  owner->resume();
+  REQUIRE(owner.counts());
+  Frozen frozen = owner.in_job(
+      [](Machine& machine) { return machine.freeze(std::chrono::steady_clock::now(), false); });
+  MachineConfig good = owner.instant(frozen);
+  std::vector<MachineConfig> others(6, good);
+  others[0].state = nullptr;
+  others[1].cpuid.push_back(others[1].cpuid[0]);
+  others[2].irqchip = !others[2].irqchip;
+  others[3].devices.debug_port = !others[3].devices.debug_port;
+  others[4].regions[0].size += kPageSize;
+  others[5].regions[0].slot++;
+  for (size_t which = 0; which < others.size(); which++) {
+    INFO(which);
+    CHECK(code_of([&] {
+            owner.in_job([&](Machine& machine) {
+              machine.reset(others[which], frozen.memory.image, ClockPolicy::Keep);
+            });
+          }) == "ERR_STATE");
+    CHECK(owner->status() == Status::Running);
+    CHECK(owner.counts());
+  }
 }
 
 TEST_CASE("machine: output that nobody takes makes the guest wait, within bounds") {
