@@ -23,6 +23,7 @@ export const GUESTS = {
   hostile: LONG_ANY,
   jobs: { format: 'elf', mode: 'long', rings: [3] },
   lapic: LONG_RING0,
+  msrs: LONG_RING0,
   pattern: LONG_ANY,
   pit: LONG_RING0,
   ports: LONG_ANY,

@@ -114,6 +114,11 @@ void VcpuFd::set_cpuid2(std::span<const kvm_cpuid_entry2> entries) const {
   if (::ioctl(fd_.get(), KVM_SET_CPUID2, list.get()) < 0) throw_ioctl("KVM_SET_CPUID2");
 }
 
+void VcpuFd::setup_mce(uint64_t mcg_cap) const {
+  __u64 cap = mcg_cap;
+  set_struct(fd_.get(), KVM_X86_SETUP_MCE, cap, "KVM_X86_SETUP_MCE");
+}
+
 uint32_t VcpuFd::tsc_khz() const {
   int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
   return khz < 0 ? 0 : static_cast<uint32_t>(khz);

@@ -51,6 +51,9 @@ class VcpuFd {
   kvm_vcpu_events vcpu_events() const;
   void set_vcpu_events(const kvm_vcpu_events& events) const;
   void set_cpuid2(std::span<const kvm_cpuid_entry2> entries) const;
+  /// KVM_X86_SETUP_MCE (KVM_CAP_MCE): MCG_CAP, whose low byte is the number of banks. Sets all that
+  /// they hold to what a CPU has when it is switched on, as far as KVM does.
+  void setup_mce(uint64_t mcg_cap) const;
   /// KVM_GET_TSC_KHZ; 0 when KVM cannot tell.
   uint32_t tsc_khz() const;
   /// KVM_SET_TSC_KHZ. False when the host can neither scale nor reach it.

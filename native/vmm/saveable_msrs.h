@@ -1,4 +1,4 @@
-// The MSRs that a snapshot holds.
+// The MSRs that a snapshot holds, and the order in which they are set.
 #pragma once
 
 #include <cstdint>
@@ -10,29 +10,32 @@ namespace kvmsnap {
 
 // Intel SDM volume 4, AMD APM volume 2 appendix A.
 constexpr uint32_t kMsrTsc = 0x10;
+constexpr uint32_t kMsrMcgCap = 0x179;
 constexpr uint32_t kMsrTscDeadline = 0x6E0;
 constexpr uint32_t kMsrXss = 0xDA0;
+constexpr uint32_t kMsrVmCr = 0xC0010114;
 // Documentation/virt/kvm/x86/msr.rst.
 constexpr uint32_t kMsrKvmSystemTime = 0x12;
 constexpr uint32_t kMsrKvmSystemTimeNew = 0x4B564D01;
 constexpr uint32_t kMsrKvmAsyncPfEn = 0x4B564D02;
-constexpr uint32_t kMsrKvmPvEoiEn = 0x4B564D04;
-constexpr uint32_t kMsrKvmAsyncPfInt = 0x4B564D06;
-constexpr uint32_t kMsrKvmAsyncPfAck = 0x4B564D07;
+// Hyper-V TLFS, appendix F.
+constexpr uint32_t kMsrHvGuestOsId = 0x40000000;
+constexpr uint32_t kMsrHvHypercall = 0x40000001;
+constexpr uint32_t kMsrHvVpIndex = 0x40000002;
 
-/// What a vCPU has, as far as it decides which MSRs hold state.
-struct MsrTraits {
-  /// Without an in-kernel LAPIC KVM reads the MSRs of paravirtual interrupts as 0, and refuses to
-  /// set them even to that.
-  bool lapic = false;
-  /// CPUID leaf 0xD subleaf 1 EAX bit 3: without it the same holds for XSS.
-  bool xsaves = false;
-};
+/// The MSRs that hold state of such a vCPU, in the order in which they are to be set. `fd` must be
+/// new: nothing but its CPUID and its machine-check banks were ever set.
+///
+/// What is saved follows from what a guest can write: KVM_GET_MSR_INDEX_LIST names only a part of
+/// it. So there are named ranges beside it, of which those count that this KVM reads for this vCPU
+/// and takes back.
+std::vector<uint32_t> find_saveable_msrs(const VcpuFd& fd);
 
-/// KVM_GET_MSR_INDEX_LIST and XSS, less those that hold no state on such a vCPU or that this KVM
-/// lists but cannot read, in the order in which they are to be set: the TSC first and TSC_DEADLINE
-/// last, which is an absolute TSC value: set before the TSC, it would fire at once or never. Found
-/// out on the first vCPU of its kind.
-const std::vector<uint32_t>& saveable_msrs(const VcpuFd& fd, MsrTraits traits);
+/// Reads them as they can be set again. Throws ERR_MSR when one cannot be read.
+std::vector<kvm_msr_entry> read_saveable_msrs(const VcpuFd& fd,
+                                              const std::vector<uint32_t>& indices);
+
+/// Puts `entries` into the order that KVM needs, and adds what it needs in between.
+void arrange_msrs(std::vector<kvm_msr_entry>& entries);
 
 }  // namespace kvmsnap

@@ -27,23 +27,36 @@ bool has_kvmclock(std::span<const uint8_t> msrs) {
 constexpr std::array kOftenUntouched = {VcpuSection::Xcrs, VcpuSection::Xsave2,
                                         VcpuSection::Debugregs, VcpuSection::VcpuEvents};
 
+// Releases that do not say had what KVM gives a vCPU when it is not asked, 32 banks.
+uint64_t mcg_cap_of(const std::vector<kvm_msr_entry>& msrs) {
+  auto entry = std::find_if(msrs.begin(), msrs.end(), [](const kvm_msr_entry& one) {
+    return one.index == kMsrMcgCap;
+  });
+  return entry == msrs.end() ? 32 : entry->data;
+}
+
 }  // namespace
 
-// Read off the first new vCPU with this CPUID, and kept for the next ones.
+// Read off the first new vCPU of its kind, and kept for the next ones.
 std::shared_ptr<const VcpuState> VcpuRegisters::state_when_new() {
+  struct Latest {
+    std::shared_ptr<const VcpuKind> kind;
+    std::shared_ptr<const VcpuState> state;
+  };
   static std::mutex mutex;
-  static std::shared_ptr<const VcpuState>* latest = new std::shared_ptr<const VcpuState>();
+  static auto* latest = new Latest();
   std::lock_guard lock(mutex);
-  bool known = *latest != nullptr && (**latest)[VcpuSection::Cpuid2] == cpuid_;
-  if (!known) {
+  if (latest->kind != kind_) {
     auto state = std::make_shared<VcpuState>();
-    (*state)[VcpuSection::Cpuid2] = cpuid_;
     for (VcpuSection section : kOftenUntouched) (*state)[section] = get(section);
-    (*state)[VcpuSection::Msrs] = get(VcpuSection::Msrs);
+    std::vector<kvm_msr_entry> msrs = kind_->new_msrs();
+    // The one that is a number of the vCPU.
+    std::erase_if(msrs, [](const kvm_msr_entry& entry) { return entry.index == kMsrHvVpIndex; });
+    (*state)[VcpuSection::Msrs] = to_bytes(msrs);
     state->tsc_khz = fd_.tsc_khz();
-    *latest = state;
+    *latest = {.kind = kind_, .state = state};
   }
-  return *latest;
+  return latest->state;
 }
 
 // kvm_arch_vcpu_create: a vCPU other than the first waits for INIT and SIPI, if there is a LAPIC to
@@ -72,6 +85,9 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present, 
   };
   // CPUID first: what KVM accepts in CR4, XCR0 and MSRs depends on it.
   load_section(VcpuSection::Cpuid2);
+  std::vector<kvm_msr_entry> msrs = to_array<kvm_msr_entry>(state[VcpuSection::Msrs], "msrs");
+  // How many machine-check banks there are before what they hold.
+  set_mcg_cap(mcg_cap_of(msrs));
   // The TSC's frequency before its value. Without scaling a host may be unable to set it; how far
   // apart two hosts may be was checked when the snapshot was opened.
   if (tsc_khz_ == 0) tsc_khz_ = present != nullptr ? present->tsc_khz : fd_.tsc_khz();
@@ -91,8 +107,12 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present, 
   load_section(VcpuSection::Lapic);
   // The TSC is first among the MSRs and TSC_DEADLINE, in terms of that TSC, last. A deadline of 0
   // is a disarmed timer.
-  set_msrs(state[VcpuSection::Msrs],
-           present != nullptr ? (*present)[VcpuSection::Msrs] : msrs_left_alone(state));
+  if (present != nullptr) {
+    set_msrs(std::move(msrs), to_array<kvm_msr_entry>((*present)[VcpuSection::Msrs], "msrs"));
+  } else {
+    complete(msrs);
+    set_msrs(msrs, msrs_left_alone(msrs));
+  }
   // After the LAPIC, which clears a pending interrupt when it is set.
   if (!deferring) load_section(VcpuSection::VcpuEvents);
   // Last: it makes a halted or waiting vCPU what it was. Without an in-kernel LAPIC a vCPU is
@@ -106,13 +126,44 @@ void VcpuRegisters::load_over(const VcpuState& state, const VcpuState* present, 
 // A vCPU whose page the host does not have at once is halted by KVM until it has (asynchronous page
 // faults), told or not. Disabling that, even where it is disabled, makes KVM forget the pages on
 // their way (arch/x86/kvm/x86.c, kvm_pv_enable_async_pf), and the vCPU stays halted for ever.
-std::vector<uint8_t> VcpuRegisters::msrs_left_alone(const VcpuState& state) {
-  std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(state[VcpuSection::Msrs], "msrs");
-  bool there = std::any_of(entries.begin(), entries.end(), [](const kvm_msr_entry& entry) {
-    return entry.index == kMsrKvmAsyncPfEn;
-  });
-  if (!irqchip_ || !there) return {};
-  return get_msrs(std::array{kMsrKvmAsyncPfEn});
+//
+// VM_CR is looked at in the same call: once a guest has set its bit SVMDIS, KVM keeps that and the
+// lock beside it, whatever it is set to (arch/x86/kvm/svm/svm.c, svm_set_vm_cr).
+std::vector<kvm_msr_entry> VcpuRegisters::msrs_left_alone(
+    const std::vector<kvm_msr_entry>& wanted) {
+  constexpr uint64_t kLockAndDisable = 3 << 3;
+  constexpr uint64_t kDisable = 1 << 4;
+  std::vector<kvm_msr_entry> present;
+  for (const kvm_msr_entry& entry : wanted) {
+    bool looks = (entry.index == kMsrKvmAsyncPfEn && irqchip_) ||
+                 (entry.index == kMsrVmCr && kind_->has_vm_cr());
+    if (looks) present.push_back({.index = entry.index, .reserved = 0, .data = 0});
+  }
+  if (present.empty()) return present;
+  fd_.msrs(present);
+  for (const kvm_msr_entry& now : present) {
+    if (now.index != kMsrVmCr || (now.data & kDisable) == 0) continue;
+    for (const kvm_msr_entry& entry : wanted) {
+      if (entry.index != kMsrVmCr || ((entry.data ^ now.data) & kLockAndDisable) == 0) continue;
+      throw Error("ERR_MSR",
+                  "the guest has switched SVM off until power-off (MSR " + hex(kMsrVmCr) +
+                      "), and KVM does not take that back: restore or fork the snapshot instead");
+    }
+  }
+  return present;
+}
+
+void VcpuRegisters::complete(std::vector<kvm_msr_entry>& msrs) const {
+  const std::vector<kvm_msr_entry>& all = kind_->new_msrs();
+  size_t given = msrs.size();
+  size_t at = 0;
+  for (const kvm_msr_entry& entry : all) {
+    if (entry.index == kMsrTsc || entry.index == kMsrTscDeadline) continue;
+    size_t looked = 0;
+    // As in set_msrs.
+    for (; looked < given && msrs[at % given].index != entry.index; looked++) at++;
+    if (looked == given) msrs.push_back(entry);
+  }
 }
 
 void VcpuRegisters::finish_load(const VcpuState& state) {

@@ -13,11 +13,10 @@ namespace kvmsnap {
 
 namespace {
 
-bool has_xsaves(const std::vector<kvm_cpuid_entry2>& entries) {
-  return std::any_of(entries.begin(), entries.end(), [](const kvm_cpuid_entry2& entry) {
-    return entry.function == 0xD && entry.index == 1 && (entry.eax & 1 << 3) != 0;
-  });
-}
+// Intel SDM volume 3, 16.3.1.1: as many machine-check banks as CPUs and other VMMs have, each with
+// four registers that a guest can write (KVM's default are 32), and MCG_CTL.
+constexpr uint64_t kMcgCtlPresent = uint64_t{1} << 8;
+constexpr uint64_t kNewMcgCap = 10 | kMcgCtlPresent;
 
 size_t xsave_size() {
   static const size_t size = std::max<size_t>(
@@ -47,7 +46,8 @@ std::optional<VcpuSection> vcpu_section_by_name(std::string_view name) {
 
 VcpuRegisters::VcpuRegisters(const VcpuFd& fd, uint32_t index, bool irqchip,
                              std::vector<uint8_t> cpuid)
-    : fd_(fd), deferred_(fd), index_(index), irqchip_(irqchip) {
+    : fd_(fd), deferred_(fd), index_(index), irqchip_(irqchip), mcg_cap_(kNewMcgCap) {
+  fd_.setup_mce(mcg_cap_);
   set_cpuid(cpuid);
 }
 
@@ -70,7 +70,7 @@ std::vector<uint8_t> VcpuRegisters::get(VcpuSection section) {
     case VcpuSection::Debugregs:
       return to_bytes(fd_.debugregs());
     case VcpuSection::Msrs:
-      return get_msrs(saveable_msrs(fd_, msr_traits_));
+      return all_msrs_now();
     case VcpuSection::Lapic:
       if (!irqchip_) return {};
       return to_bytes(fd_.lapic());
@@ -93,8 +93,16 @@ std::vector<uint8_t> VcpuRegisters::get_msrs(std::span<const uint32_t> indices) 
   return to_bytes(entries);
 }
 
+std::vector<uint8_t> VcpuRegisters::all_msrs_now() const {
+  std::vector<kvm_msr_entry> msrs = read_saveable_msrs(fd_, kind_->msrs());
+  // How many banks there are says which MSRs the state has, and whoever loads it has to know.
+  msrs.push_back({.index = kMsrMcgCap, .reserved = 0, .data = mcg_cap_});
+  return to_bytes(msrs);
+}
+
 void VcpuRegisters::set(VcpuSection section, std::span<const uint8_t> bytes) {
   deferred_.flush();
+  if (section != VcpuSection::Cpuid2) new_ = false;
   switch (section) {
     case VcpuSection::Cpuid2:
       return set_cpuid(bytes);
@@ -109,7 +117,7 @@ void VcpuRegisters::set(VcpuSection section, std::span<const uint8_t> bytes) {
     case VcpuSection::Debugregs:
       return fd_.set_debugregs(to_struct<kvm_debugregs>(bytes, "debugregs"));
     case VcpuSection::Msrs:
-      return set_msrs(bytes, {});
+      return set_msrs(to_array<kvm_msr_entry>(bytes, "msrs"), {});
     case VcpuSection::Lapic:
       if (!irqchip_) throw Error("ERR_STATE", "the machine has no in-kernel irqchip, so no LAPIC");
       return fd_.set_lapic(to_struct<kvm_lapic_state>(bytes, "lapic"));
@@ -125,7 +133,18 @@ void VcpuRegisters::set_cpuid(std::span<const uint8_t> bytes) {
   std::vector<kvm_cpuid_entry2> entries = to_array<kvm_cpuid_entry2>(bytes, "cpuid2");
   fd_.set_cpuid2(entries);
   cpuid_.assign(bytes.begin(), bytes.end());
-  msr_traits_ = {.lapic = irqchip_, .xsaves = has_xsaves(entries)};
+  find_kind();
+}
+
+void VcpuRegisters::set_mcg_cap(uint64_t mcg_cap) {
+  if (mcg_cap == mcg_cap_) return;
+  fd_.setup_mce(mcg_cap);
+  mcg_cap_ = mcg_cap;
+  find_kind();
+}
+
+void VcpuRegisters::find_kind() {
+  kind_ = VcpuKind::of(fd_, new_, {.cpuid = cpuid_, .irqchip = irqchip_, .mcg_cap = mcg_cap_});
 }
 
 // Without an in-kernel LAPIC KVM_RUN takes CR8 from here, whatever KVM_SET_SREGS2 has set
@@ -135,17 +154,39 @@ void VcpuRegisters::set_sregs(const kvm_sregs2& sregs) {
   fd_.run().cr8 = sregs.cr8;
 }
 
-void VcpuRegisters::set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present) {
-  std::vector<kvm_msr_entry> entries = to_array<kvm_msr_entry>(bytes, "msrs");
-  std::vector<kvm_msr_entry> there = to_array<kvm_msr_entry>(present, "msrs");
+void VcpuRegisters::set_msrs(std::vector<kvm_msr_entry> entries,
+                             std::span<const kvm_msr_entry> present) {
+  // Not a value that KVM_SET_MSRS takes.
   std::erase_if(entries, [&](const kvm_msr_entry& entry) {
-    // The TSC is another by now.
-    return entry.index != kMsrTsc &&
-           std::any_of(there.begin(), there.end(), [&](const kvm_msr_entry& other) {
-             return other.index == entry.index && other.data == entry.data;
-           });
+    if (entry.index != kMsrMcgCap) return false;
+    set_mcg_cap(entry.data);
+    return true;
   });
-  set_msr_entries(std::move(entries));
+  // Both lists are mostly in the same order: the next is where the last was found, or soon after.
+  size_t at = 0;
+  auto is_there = [&](const kvm_msr_entry& entry) {
+    for (size_t looked = 0; looked < present.size(); looked++, at++) {
+      const kvm_msr_entry& other = present[at % present.size()];
+      if (other.index == entry.index) return other.data == entry.data;
+    }
+    return false;
+  };
+  bool has_page = false;
+  std::vector<kvm_msr_entry> changed;
+  changed.reserve(entries.size());
+  for (const kvm_msr_entry& entry : entries) {
+    // The TSC is another by now.
+    if (entry.index != kMsrTsc && is_there(entry)) continue;
+    changed.push_back(entry);
+    has_page = has_page || entry.index == kMsrHvHypercall;
+  }
+  // Who owns the page says what KVM does with it: see arrange_msrs.
+  if (has_page) {
+    for (const kvm_msr_entry& entry : entries) {
+      if (entry.index == kMsrHvGuestOsId && is_there(entry)) changed.push_back(entry);
+    }
+  }
+  set_msr_entries(std::move(changed));
 }
 
 // KVM takes a TSC within a second of what it expects for an attempt to bring vCPUs in step, and
@@ -160,13 +201,25 @@ void VcpuRegisters::set_msr_entries(std::vector<kvm_msr_entry> entries) {
     far.data += kFar;
     entries.insert(tsc, far);
   }
-  size_t count = fd_.set_msrs(entries);
-  if (count == entries.size()) return;
-  const kvm_msr_entry& refused = entries[count];
-  throw Error("ERR_MSR", "KVM refused to set MSR " + hex(refused.index) + " to " +
-                             hex(refused.data) +
-                             ": restore on a host whose CPU and KVM have it, or with the value it "
-                             "had there");
+  arrange_msrs(entries);
+  for (;;) {
+    size_t count = fd_.set_msrs(entries);
+    if (count == entries.size()) return;
+    const kvm_msr_entry refused = entries[count];
+    // KVM may refuse to set what it would not change.
+    if (!has_msr(refused)) {
+      throw Error("ERR_MSR", "KVM refused to set MSR " + hex(refused.index) + " to " +
+                                 hex(refused.data) +
+                                 ": restore on a host whose CPU and KVM have it, or with the value "
+                                 "it had there");
+    }
+    entries.erase(entries.begin(), entries.begin() + static_cast<ptrdiff_t>(count) + 1);
+  }
+}
+
+bool VcpuRegisters::has_msr(const kvm_msr_entry& entry) const {
+  std::vector<kvm_msr_entry> read = {{.index = entry.index, .reserved = 0, .data = 0}};
+  return fd_.msrs(read) == 1 && read[0].data == entry.data;
 }
 
 bool VcpuRegisters::is_halted_for_good() {

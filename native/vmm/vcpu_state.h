@@ -13,6 +13,7 @@
 #include "vmm/deferred_registers.h"
 #include "vmm/lapic_timer.h"
 #include "vmm/saveable_msrs.h"
+#include "vmm/vcpu_kind.h"
 
 namespace kvmsnap {
 
@@ -66,7 +67,10 @@ class VcpuRegisters {
   std::vector<uint8_t> get_msrs(std::span<const uint32_t> indices);
 
   /// KVM_RUN, with what was deferred. As VcpuFd::enter.
-  int enter() { return deferred_.enter(); }
+  int enter() {
+    new_ = false;
+    return deferred_.enter();
+  }
 
   /// The vCPU stands: finds out what its LAPIC timer does, once (StandingTimer). Enters the vCPU,
   /// which executes nothing, so that only a vCPU's own thread may do it; waits only where an
@@ -98,7 +102,9 @@ class VcpuRegisters {
   /// `present`: what the vCPU has already, as far as known.
   void load_over(const VcpuState& state, const VcpuState* present, bool deferring);
   /// MSRs that are not set again to the value that they have, with that value.
-  std::vector<uint8_t> msrs_left_alone(const VcpuState& state);
+  std::vector<kvm_msr_entry> msrs_left_alone(const std::vector<kvm_msr_entry>& wanted);
+  /// Adds what a state of an older release or of another KVM lacks, as it is in a new vCPU.
+  void complete(std::vector<kvm_msr_entry>& msrs) const;
   void finish_load(const VcpuState& state);
   void push_timer_interrupt();
   void note_expired();
@@ -107,10 +113,15 @@ class VcpuRegisters {
   std::shared_ptr<const VcpuState> state_when_new();
   kvm_mp_state mp_state_when_new() const;
   void set_cpuid(std::span<const uint8_t> bytes);
+  void set_mcg_cap(uint64_t mcg_cap);
+  void find_kind();
   void set_sregs(const kvm_sregs2& sregs);
   /// Leaves out those that are in `present` with the same value.
-  void set_msrs(std::span<const uint8_t> bytes, std::span<const uint8_t> present);
+  void set_msrs(std::vector<kvm_msr_entry> entries, std::span<const kvm_msr_entry> present);
   void set_msr_entries(std::vector<kvm_msr_entry> entries);
+  std::vector<uint8_t> all_msrs_now() const;
+  /// Whether it has that value.
+  bool has_msr(const kvm_msr_entry& entry) const;
 
   const VcpuFd& fd_;
   DeferredRegisters deferred_;
@@ -119,7 +130,10 @@ class VcpuRegisters {
   /// What KVM has, so that setting the same again (KVM refuses it after the first run on some
   /// kernels) is left out.
   std::vector<uint8_t> cpuid_;
-  MsrTraits msr_traits_;
+  uint64_t mcg_cap_;
+  /// Nothing but those two was ever set.
+  bool new_ = true;
+  std::shared_ptr<const VcpuKind> kind_;
   /// 0: to be asked for.
   uint32_t tsc_khz_ = 0;
   StandingTimer timer_;
