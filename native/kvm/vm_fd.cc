@@ -99,8 +99,11 @@ void VmFd::clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
   if (::ioctl(fd_.get(), KVM_CLEAR_DIRTY_LOG, &clear) < 0) throw_ioctl("KVM_CLEAR_DIRTY_LOG");
 }
 
-void VmFd::reset_dirty_rings() const {
-  if (::ioctl(fd_.get(), KVM_RESET_DIRTY_RINGS, 0) < 0) throw_ioctl("KVM_RESET_DIRTY_RINGS");
+uint64_t VmFd::reset_dirty_rings() const {
+  int emptied = ::ioctl(fd_.get(), KVM_RESET_DIRTY_RINGS, 0);
+  if (emptied < 0 && errno == EINTR) return 0;
+  if (emptied < 0) throw_ioctl("KVM_RESET_DIRTY_RINGS");
+  return static_cast<uint64_t>(emptied);
 }
 
 int VmFd::check_extension(int capability) const {

@@ -46,7 +46,8 @@ class VmFd {
   void clear_dirty_log(uint32_t slot, uint64_t first_page, uint32_t pages,
                        std::span<uint64_t> bitmap) const;
   /// KVM_RESET_DIRTY_RINGS (KVM_CAP_DIRTY_LOG_RING): watches pages again whose entries were taken.
-  void reset_dirty_rings() const;
+  /// Returns how many entries it emptied, in the rings of all vCPUs: fewer when a signal came.
+  uint64_t reset_dirty_rings() const;
   /// KVM_CHECK_EXTENSION on the VM, for capabilities that differ from VM to VM.
   int check_extension(int capability) const;
 

@@ -33,6 +33,13 @@ LoggedSlots::LoggedSlots(MemorySlots& slots, const GuestMemory& memory) : slots_
   }
 }
 
+void LoggedSlots::renew() {
+  for (const RegionSpec& spec : before_) {
+    slots_.set_flags(spec.slot, spec.flags);
+    slots_.set_flags(spec.slot, spec.flags | kFlags);
+  }
+}
+
 void LoggedSlots::restore() {
   for (const RegionSpec& spec : before_) slots_.set_flags(spec.slot, spec.flags);
   before_.clear();
@@ -79,7 +86,9 @@ RingTracker::RingTracker(DirtyRings& rings, MemorySlots& slots, GuestMemory& mem
 }
 
 void RingTracker::harvest(std::vector<DirtySlot>& slots) {
-  rings_.take(slots);
+  // After an overrun pages are written that KVM does not watch: it does so for all of a slot when
+  // its log is switched on.
+  if (!rings_.take(slots)) logged_.renew();
   for (DirtySlot& slot : slots) memory_.take_host_writes(slot.slot, slot.bitmap);
 }
 

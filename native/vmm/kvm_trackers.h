@@ -15,6 +15,8 @@ class LoggedSlots {
  public:
   static constexpr uint32_t kFlags = KVM_MEM_LOG_DIRTY_PAGES;
   LoggedSlots(MemorySlots& slots, const GuestMemory& memory);
+  /// Off and on again: KVM watches all pages from here on.
+  void renew();
   void restore();
 
  private:

@@ -293,7 +293,7 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// True when the exit went to whoever called run_solo.
   bool deliver_solo(unsigned index, const Exit& exit, bool dispatched);
   /// False when that is not why it came back.
-  bool drain_full_ring(const Exit& exit);
+  bool drain_full_ring(unsigned index, const Exit& exit);
   void finish_solo(std::variant<OwnedExit, Error> result);
   /// Whether nothing is left that a vCPU's own thread has to finish in KVM_RUN before such work. In
   /// a job.

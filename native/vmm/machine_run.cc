@@ -117,9 +117,9 @@ void Machine::throttle(unsigned index) {
   if (waited) excuse_absence(*vcpus_[index]);
 }
 
-bool Machine::drain_full_ring(const Exit& exit) {
+bool Machine::drain_full_ring(unsigned index, const Exit& exit) {
   if (rings_ == nullptr || !std::holds_alternative<DirtyRingFullExit>(exit)) return false;
-  rings_->drain_full();
+  rings_->drain_full(index);
   return true;
 }
 
@@ -134,7 +134,7 @@ void Machine::note_breach(const Exit& exit) {
 void Machine::handle_exit(unsigned index, const Exit& exit) {
   note_breach(exit);
   // Even when the exit is handed out: KVM would give no other.
-  bool drained = drain_full_ring(exit);
+  bool drained = drain_full_ring(index, exit);
   if (deliver_solo(index, exit, false)) return;
   std::visit(
       Overloaded{

@@ -5,7 +5,7 @@ import type { DirtyEpoch, Vm, VmOptions } from '../../../lib/index.js';
 import { GUEST_ABI as ABI } from '../../../lib/native/guest-abi.js';
 import { MiB } from '../../../lib/units.js';
 import { kernelSince, SLOWDOWN } from './host.js';
-import { createGuest, setWord, until, word } from './machines.js';
+import { type BootOptions, createGuest, setWord, until, word } from './machines.js';
 import { startOthersAsFirst } from './multi.js';
 
 /** Journals lie from here up, 4 MiB for each vCPU; pages to write come after them. */
@@ -25,7 +25,7 @@ export interface Round {
 }
 
 /** A machine in which every vCPU waits for rounds; it runs. */
-export async function bootDirtier(options: VmOptions = {}): Promise<Vm> {
+export async function bootDirtier(options: BootOptions = {}): Promise<Vm> {
   const vm = await createGuest('dirtier', { memory: MiB(128), ...options });
   await startOthersAsFirst(vm);
   await vm.start();
