@@ -1,5 +1,5 @@
 import { openSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { availableParallelism, totalmem } from 'node:os';
+import { totalmem } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { Snapshot, SnapshotStore } from '../../../lib/index.js';
 import { nativeBinding } from '../../../lib/native/load.js';
@@ -80,12 +80,12 @@ describe('a copy of memory that nobody waits for any more', () => {
     await until('it copies', () => written() > before + 2 ** 20);
     preparing.cancel();
     other.cancel();
-    for (const { done } of [preparing, other]) {
-      await expect(done).rejects.toMatchObject({ code: 'ERR_ABORTED' });
-    }
+    // Both are heard at once: either may end first.
+    const ends = await Promise.allSettled([preparing.done, other.done]);
+    const aborted = { status: 'rejected', reason: { code: 'ERR_ABORTED' } };
+    expect(ends).toMatchObject([aborted, aborted]);
     expect(written() - before).toBeLessThan((count * 64 * KiB) / 2);
     expect(copies()).toBe(0);
-    expect(availableParallelism()).toBeGreaterThan(0);
     image.close();
   });
 });
