@@ -44,7 +44,8 @@ class JsQueue final : public EnvironmentUser, public std::enable_shared_from_thi
     insist([&] { owned = std::make_unique<Task>(task); });
     post_owned(std::move(owned));
   }
-  /// Holds the event loop, and one `unref` lets go again. On the environment's thread, as what follows.
+  /// Holds the event loop, and one `unref` lets go again. On the environment's thread, as what
+  /// follows.
   void ref();
   void unref();
   /// No task runs from here on.

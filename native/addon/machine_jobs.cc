@@ -51,8 +51,7 @@ Napi::Value frozen_to_js(Napi::Env env, const FrozenHere& here) {
 
 // On a thread that keeps the machine until then; on this one when there is none to be had.
 template <typename Done>
-void finish_elsewhere(std::shared_ptr<Machine> machine, FrozenHere frozen,
-                      const Done& done) {
+void finish_elsewhere(std::shared_ptr<Machine> machine, FrozenHere frozen, const Done& done) {
   auto work = [machine = std::move(machine), frozen = std::move(frozen), done] {
     done(attempt([&] {
       frozen->memory.late->finish();
@@ -213,8 +212,7 @@ Napi::Value MachineObject::run_vcpu(const Napi::CallbackInfo& info) {
       if (*over) outcome = Error("ERR_CLOSED", "the machine was closed");
       deliver(std::move(outcome));
     };
-    return promised(env, promise,
-                    [&] { machine().run_solo(vcpu, dispatch, single_step, done); });
+    return promised(env, promise, [&] { machine().run_solo(vcpu, dispatch, single_step, done); });
   });
 }
 
@@ -308,9 +306,8 @@ Napi::Value MachineObject::renew(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const Prepared& instant = prepared_of(info.Env(), info[0]);
     ClockPolicy clock = to_clock_policy(info[1]);
-    return reset_job(
-        info.Env(), instant, clock, true,
-        [instant, clock](Machine& machine) { return machine.renew(*instant, clock); });
+    return reset_job(info.Env(), instant, clock, true,
+                     [instant, clock](Machine& machine) { return machine.renew(*instant, clock); });
   });
 }
 

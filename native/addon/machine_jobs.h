@@ -44,10 +44,8 @@ template <typename Submit, typename Work, typename ToJs>
 Napi::Value MachineObject::promise_job(Napi::Env env, Submit submit, Work work, ToJs to_js) {
   PendingPromise promise(env);
   // The job runs on the machine's own thread, so the machine outlives it.
-  auto job = [bare = machine_.get(), over = over_, deliver = delivery(promise, to_js),
-              work](bool cancelled) mutable {
-    deliver(attempt_job(*bare, cancelled || *over, work));
-  };
+  auto job = [bare = machine_.get(), over = over_, deliver = delivery(promise, to_js), work](
+                 bool cancelled) mutable { deliver(attempt_job(*bare, cancelled || *over, work)); };
   return promised(env, promise, [&] { submit(Crew::Job(job)); });
 }
 

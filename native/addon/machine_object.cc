@@ -277,8 +277,8 @@ void MachineObject::on_closed(Napi::Env env) {
     promise.settle(env, Outcome<Nothing>(Nothing{}), undefined);
   }
   end_call();
-  // Let go of the event loop's handle now, not at the next GC; but what was asked for before, and is
-  // still under way on a thread of its own, comes to an end that its caller hears of.
+  // Let go of the event loop's handle now, not at the next GC; but what was asked for before, and
+  // is still under way on a thread of its own, comes to an end that its caller hears of.
   queue_->close_when_idle();
 }
 

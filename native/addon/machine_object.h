@@ -117,8 +117,8 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// For a standing machine. A short one is done at once, on this thread, if it can be.
   template <typename Work, typename ToJs>
   Napi::Value short_job(Napi::Env env, Machine::Access access, Work work, ToJs to_js);
-  /// Takes the machine to an instant, by `work`, which gives the number of its new life. A short one
-  /// is done at once, if it can be, and gives that number, no promise, or throws.
+  /// Takes the machine to an instant, by `work`, which gives the number of its new life. A short
+  /// one is done at once, if it can be, and gives that number, no promise, or throws.
   template <typename Work>
   Napi::Value reset_job(Napi::Env env, const std::shared_ptr<const MachineConfig>& instant,
                         ClockPolicy clock, bool is_short, Work work);

@@ -19,9 +19,9 @@ namespace kvmsnap {
 ///
 /// KVM stops a vCPU some 64 entries before its ring is full, but looks only when it enters the
 /// guest. A KVM that emulates instructions without entering it in between (PVM, in ring 0) writes
-/// on over entries that nobody has taken, and counts them as used for ever. Then every page may have
-/// been written, and those whose entries are gone are not watched: so all pages of all slots are
-/// told, and all are watched anew.
+/// on over entries that nobody has taken, and counts them as used for ever. Then every page may
+/// have been written, and those whose entries are gone are not watched: so all pages of all slots
+/// are told, and all are watched anew.
 class DirtyRings {
  public:
   /// Before the first vCPU. Throws ERR_KVM_CAPABILITY, or ERR_INVALID_ARGUMENT for a number of

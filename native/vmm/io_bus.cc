@@ -41,9 +41,8 @@ bool IoBus::release(ClaimId id) {
 
 void IoBus::release_claims() {
   std::lock_guard lock(mutex_);
-  std::erase_if(ranges_, [](const Range& range) {
-    return std::holds_alternative<ClaimId>(range.owner);
-  });
+  std::erase_if(ranges_,
+                [](const Range& range) { return std::holds_alternative<ClaimId>(range.owner); });
 }
 
 BusTarget IoBus::find(uint64_t address) const {

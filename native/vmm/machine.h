@@ -180,9 +180,10 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   /// `asked` is when the guest was first kicked. `pause_after`: a running machine becomes paused.
   Frozen freeze(std::chrono::steady_clock::time_point asked, bool pause_after);
   /// The machine, whatever became of it, is as a machine made of the same would be: at the instant
-  /// of `instant.state`, and paused, or stopped if that was. What an exit waits for is given up. Throws ERR_STATE, and has
-  /// done nothing, for another kind of machine; when KVM refuses a part the machine is poisoned.
-  /// Returns how often that was done, which tells stops before it from stops after it.
+  /// of `instant.state`, and paused, or stopped if that was. What an exit waits for is given up.
+  /// Throws ERR_STATE, and has done nothing, for another kind of machine; when KVM refuses a part
+  /// the machine is poisoned. Returns how often that was done, which tells stops before it from
+  /// stops after it.
   uint32_t reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
                  ClockPolicy clock);
   /// The same for a machine that goes to another owner: nothing is left of what it was, in memory

@@ -25,27 +25,27 @@ struct MsrRange {
 // What KVM keeps for a guest beyond what KVM_GET_MSR_INDEX_LIST names on one kernel or another
 // (arch/x86/kvm/x86.c, kvm_set_msr_common; svm/svm.c, vmx/vmx.c).
 constexpr std::array kNamed = std::to_array<MsrRange>({
-    {0x48, 1},         // SPEC_CTRL
-    {0x8C, 4},         // SGX launch control
-    {0xE1, 1},         // UMWAIT_CONTROL
-    {0x122, 1},        // TSX_CTRL
-    {0x17A, 2},        // MCG_STATUS, MCG_CTL
-    {0x1C4, 2},        // XFD, XFD_ERR
-    {0x250, 1},        // fixed MTRRs (Intel SDM volume 3, 12.11.2.2): 64 KiB,
-    {0x258, 2},        //   16 KiB,
-    {0x268, 8},        //   4 KiB
-    {0x277, 1},        // PAT
-    {0x2FF, 1},        // MTRR_DEF_TYPE
-    {kMsrXss, 1},      // XSS
-    {0x4B564D00, 9},   // KVM's own (Documentation/virt/kvm/x86/msr.rst)
-    {kMsrPvm, 1},      // PVM's own
-    {0xC0000103, 1},   // TSC_AUX
-    {0xC0010015, 1},   // HWCR
-    {kMsrVmCr, 1},     // VM_CR
-    {0xC0010117, 1},   // VM_HSAVE_PA
-    {0xC001011F, 1},   // VIRT_SPEC_CTRL
-    {0xC0010140, 2},   // OSVW_ID_LENGTH, OSVW_STATUS
-    {0xC0011029, 1},   // DE_CFG
+    {0x48, 1},        // SPEC_CTRL
+    {0x8C, 4},        // SGX launch control
+    {0xE1, 1},        // UMWAIT_CONTROL
+    {0x122, 1},       // TSX_CTRL
+    {0x17A, 2},       // MCG_STATUS, MCG_CTL
+    {0x1C4, 2},       // XFD, XFD_ERR
+    {0x250, 1},       // fixed MTRRs (Intel SDM volume 3, 12.11.2.2): 64 KiB,
+    {0x258, 2},       //   16 KiB,
+    {0x268, 8},       //   4 KiB
+    {0x277, 1},       // PAT
+    {0x2FF, 1},       // MTRR_DEF_TYPE
+    {kMsrXss, 1},     // XSS
+    {0x4B564D00, 9},  // KVM's own (Documentation/virt/kvm/x86/msr.rst)
+    {kMsrPvm, 1},     // PVM's own
+    {0xC0000103, 1},  // TSC_AUX
+    {0xC0010015, 1},  // HWCR
+    {kMsrVmCr, 1},    // VM_CR
+    {0xC0010117, 1},  // VM_HSAVE_PA
+    {0xC001011F, 1},  // VIRT_SPEC_CTRL
+    {0xC0010140, 2},  // OSVW_ID_LENGTH, OSVW_STATUS
+    {0xC0011029, 1},  // DE_CFG
 });
 
 // Hyper-V (arch/x86/kvm/hyperv.c). A KVM without it has none of them.
@@ -151,21 +151,21 @@ int rank(uint32_t index) {
   }
 }
 
-bool before(const kvm_msr_entry& a, const kvm_msr_entry& b) { return rank(a.index) < rank(b.index); }
+bool before(const kvm_msr_entry& a, const kvm_msr_entry& b) {
+  return rank(a.index) < rank(b.index);
+}
 
 }  // namespace
 
 std::vector<uint32_t> find_saveable_msrs(const VcpuFd& fd) {
-  std::vector<kvm_msr_entry> entries =
-      accessible(blank(candidates(fd)),
-                 [&](std::vector<kvm_msr_entry>& some) { return read(fd, some); });
+  std::vector<kvm_msr_entry> entries = accessible(
+      blank(candidates(fd)), [&](std::vector<kvm_msr_entry>& some) { return read(fd, some); });
   // A TSC that is set goes another way than one that was never set.
   auto tsc = std::stable_partition(entries.begin(), entries.end(), [](const kvm_msr_entry& entry) {
     return entry.index != kMsrTsc;
   });
-  std::vector<kvm_msr_entry> settable =
-      accessible({entries.begin(), tsc},
-                 [&](std::vector<kvm_msr_entry>& some) { return fd.set_msrs(some); });
+  std::vector<kvm_msr_entry> settable = accessible(
+      {entries.begin(), tsc}, [&](std::vector<kvm_msr_entry>& some) { return fd.set_msrs(some); });
   settable.insert(settable.end(), tsc, entries.end());
   std::stable_sort(settable.begin(), settable.end(), before);
   std::vector<uint32_t> indices;

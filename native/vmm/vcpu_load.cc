@@ -29,9 +29,8 @@ constexpr std::array kOftenUntouched = {VcpuSection::Xcrs, VcpuSection::Xsave2,
 
 // Releases that do not say had what KVM gives a vCPU when it is not asked, 32 banks.
 uint64_t mcg_cap_of(const std::vector<kvm_msr_entry>& msrs) {
-  auto entry = std::find_if(msrs.begin(), msrs.end(), [](const kvm_msr_entry& one) {
-    return one.index == kMsrMcgCap;
-  });
+  auto entry = std::find_if(msrs.begin(), msrs.end(),
+                            [](const kvm_msr_entry& one) { return one.index == kMsrMcgCap; });
   return entry == msrs.end() ? 32 : entry->data;
 }
 
