@@ -3,7 +3,7 @@ import type { NativeMachine } from '../native/binding.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import type { IdentityOptions } from './identity.js';
 import { makeMachine } from './maker.js';
-import type { HasPoint, Point } from './point.js';
+import { type HasPoint, type Point, sharePoint } from './point.js';
 import type { Vm } from './vm.js';
 
 /**
@@ -52,7 +52,7 @@ export class MemorySnapshot implements HasPoint, Disposable {
   }
 
   /** @internal */
-  point(): Promise<Point> {
-    return Promise.resolve(this.#point);
+  async point(): Promise<Point> {
+    return sharePoint(this.#point);
   }
 }

@@ -36,7 +36,7 @@ export interface Point {
 
 /** What has such an instant: a snapshot, in memory or in a store. */
 export interface HasPoint {
-  /** @internal The image stays the snapshot's: `share()` it to keep it. */
+  /** @internal With an image of its own, which whoever called closes. `ERR_CLOSED`. */
   point(): Promise<Point>;
 }
 

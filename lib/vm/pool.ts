@@ -98,7 +98,7 @@ export class Pool implements AsyncDisposable {
       'a pool cannot keep more machines ready (size) than it may have (max)',
     );
     const point = await snapshot.point();
-    const pool = new Pool({ ...point, image: point.image.share() }, size, max);
+    const pool = new Pool(point, size, max);
     try {
       while (pool.#idle.length < size) {
         pool.#idle.push(await pool.#make());

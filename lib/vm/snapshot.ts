@@ -16,11 +16,11 @@ import { type FlattenOptions, flattenSnapshot } from './flatten.js';
 import { type ForkOptions, type Forks, forkAs } from './fork.js';
 import type { IdentityOptions } from './identity.js';
 import { makeMachine } from './maker.js';
+import { Opening } from './opening.js';
 import { dirtyLogOf } from './options.js';
 import { type PagingOptions, planPaging, type WorkingSet } from './paging.js';
-import type { HasPoint, Point } from './point.js';
+import { type HasPoint, type Point, sharePoint } from './point.js';
 import type { SnapshotStats } from './save.js';
-import { Shared } from './shared.js';
 import type { Vm } from './vm.js';
 
 /** What of a restored machine is the host's to choose. The machine itself is as it was saved. */
@@ -77,7 +77,7 @@ export class Snapshot implements HasPoint, Disposable {
   readonly stats: SnapshotStats | undefined;
   /** Of the memory that it was saved from; machines made from its files have another. */
   readonly #saved: NativeMark | undefined;
-  #opened: Shared<Opened> | undefined;
+  #opened: Opening<Opened> | undefined;
   #compatible: string | undefined;
 
   /** @internal */
@@ -108,13 +108,13 @@ export class Snapshot implements HasPoint, Disposable {
     const loaded = await from.load(ref, { signal });
     const snapshot = new Snapshot(from, loaded.digest, loaded.tag);
     const opened = openImage(loaded);
-    snapshot.#opened = new Shared(() => Promise.resolve(opened));
+    snapshot.#opened = new Opening(() => Promise.resolve(opened), closeImage);
     return snapshot;
   }
 
   /** What machine it is of, where and when it was taken. */
   async config(): Promise<SnapshotConfig> {
-    return (await this.#open()).loaded.config;
+    return this.#use(undefined, ({ loaded }) => loaded.config);
   }
 
   /**
@@ -125,7 +125,11 @@ export class Snapshot implements HasPoint, Disposable {
   async restore(options: RestoreOptions = {}): Promise<Vm> {
     const { signal, verify = false } = options;
     requireArgument(typeof verify === 'boolean', 'verify must be true or false');
-    const opened = await this.#open(signal);
+    return this.#use(signal, (opened) => this.#restore(opened, options));
+  }
+
+  async #restore(opened: Opened, options: RestoreOptions): Promise<Vm> {
+    const { signal, verify = false } = options;
     this.#requireCompatible(opened.loaded, options.ignore ?? []);
     if (verify) await this.#verifyOpened(opened.image, signal);
     const usual = !options.manualDirtyLog && options.dirtyRing === undefined;
@@ -155,9 +159,10 @@ export class Snapshot implements HasPoint, Disposable {
 
   /** @internal */
   async point(): Promise<Point> {
-    const opened = await this.#open();
-    this.#requireCompatible(opened.loaded, []);
-    return usualPoint(opened);
+    return this.#use(undefined, (opened) => {
+      this.#requireCompatible(opened.loaded, []);
+      return sharePoint(usualPoint(opened));
+    });
   }
 
   /**
@@ -169,8 +174,9 @@ export class Snapshot implements HasPoint, Disposable {
   async flatten(options: FlattenOptions = {}): Promise<Snapshot> {
     throwIfAborted(options.signal);
     requireParentType(options.parent);
-    const opened = await this.#open(options.signal);
-    const digest = await flattenSnapshot(this.store, opened, options);
+    const digest = await this.#use(options.signal, (opened) =>
+      flattenSnapshot(this.store, opened, options),
+    );
     return new Snapshot(this.store, digest, options.tag);
   }
 
@@ -192,7 +198,7 @@ export class Snapshot implements HasPoint, Disposable {
 
   /** The pages that a restore on demand should fetch first, if the snapshot has them. */
   async workingSet(): Promise<WorkingSet | undefined> {
-    return (await this.#open()).loaded.workingSet;
+    return this.#use(undefined, ({ loaded }) => loaded.workingSet);
   }
 
   /** @internal What to compare an image with, to find what it changed since this snapshot. */
@@ -200,7 +206,7 @@ export class Snapshot implements HasPoint, Disposable {
     const marks = this.#saved === undefined ? [] : [this.#saved];
     // Where it costs nothing, both: a machine that was reset has pages of the one and of the other.
     const known = this.#opened === undefined && marks.some((mark) => image.isRelatedTo(mark));
-    return known ? marks : [...marks, (await this.#open()).image.mark()];
+    return known ? marks : this.#use(undefined, (opened) => [...marks, opened.image.mark()]);
   }
 
   /** Reads every byte and compares it with its checksums. `ERR_SNAPSHOT_CORRUPT`. */
@@ -209,24 +215,22 @@ export class Snapshot implements HasPoint, Disposable {
     return this.store.verify(this.digest, { ...options, digestFile });
   }
 
-  /** Closes its files. Idempotent; a later use opens them again. */
+  /** Closes its files, once the calls that are under way are done. Idempotent; a later use opens them again. */
   close(): void {
     const opened = this.#opened;
     this.#opened = undefined;
-    opened?.result.then(
-      ({ image }) => image.close(),
-      () => undefined,
-    );
+    opened?.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #open(signal?: AbortSignal): Promise<Opened> {
+  #use<R>(signal: AbortSignal | undefined, work: (opened: Opened) => R | Promise<R>): Promise<R> {
     if (this.#opened === undefined || this.#opened.abandoned) {
-      const opening = new Shared(async (until) =>
-        openImage(await this.store.load(this.digest, { signal: until })),
+      const opening = new Opening(
+        async (until) => openImage(await this.store.load(this.digest, { signal: until })),
+        closeImage,
       );
       // A failure is not kept: what was missing may be there next time.
       opening.result.catch(() => {
@@ -234,7 +238,7 @@ export class Snapshot implements HasPoint, Disposable {
       });
       this.#opened = opening;
     }
-    return this.#opened.wait(signal);
+    return this.#opened.use(signal, work);
   }
 
   /** Of the files that are open, too: one of the store's may have been replaced since. */
@@ -291,6 +295,8 @@ function pointOf(
   const config = configOf(loaded.config.machine, vcpus.length);
   return { config, machine, image, ...(stopped ? { stopped } : {}) };
 }
+
+const closeImage = ({ image }: Opened): void => image.close();
 
 function openImage(loaded: LoadedSnapshot): Opened {
   try {

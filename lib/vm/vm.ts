@@ -29,7 +29,7 @@ import {
 import type { VmOptions } from './options.js';
 import type { OutputStream } from './output.js';
 import type { PagingFacts, WorkingSet } from './paging.js';
-import { goBackTo, type Point, sharePoint } from './point.js';
+import { goBackTo, type Point } from './point.js';
 import { type SnapshotOptions, saveMachine } from './save.js';
 import { requireParentType, Snapshot } from './snapshot.js';
 import type { Stops } from './stops.js';
@@ -286,7 +286,7 @@ export class Vm implements AsyncDisposable {
     const machine = { native: this.#native, config: this.#config, stops: this.#stops };
     if (to === undefined) return goBackTo(() => this.#requireOrigin(), machine, options.identity);
     // Before anything else is waited for: whoever closes the snapshot from here on closes another handle.
-    const point = sharePoint(await to.point());
+    const point = await to.point();
     try {
       await goBackTo(() => point, machine, options.identity);
     } catch (error) {

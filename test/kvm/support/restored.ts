@@ -11,5 +11,7 @@ export async function copiesOf(
 ): Promise<Vm[]> {
   const store = await SnapshotStore.open(`${scratch()}/store`, { create: true, durable: false });
   using snapshot = await vm.snapshot({ store, then });
-  return Promise.all(Array.from({ length: copies }, async () => tracked(await snapshot.restore())));
+  return await Promise.all(
+    Array.from({ length: copies }, async () => tracked(await snapshot.restore())),
+  );
 }
