@@ -60,6 +60,15 @@ export class KvmsnapError extends Error {
   }
 }
 
+/** A message for whatever a user's function threw. Never throws. */
+export function textOf(thrown: unknown): string {
+  try {
+    return String(thrown instanceof Error ? thrown.message : thrown);
+  } catch {
+    return 'it threw what has no text';
+  }
+}
+
 /** Throws `ERR_INVALID_ARGUMENT` unless `condition` holds. */
 export function requireArgument(condition: unknown, message: string): asserts condition {
   if (!condition) throw new KvmsnapError('ERR_INVALID_ARGUMENT', message);

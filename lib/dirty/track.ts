@@ -1,5 +1,6 @@
 /** The loop over `vm.dirty()`. */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
+import { requireSignal } from '../arguments.js';
 import { type ErrorCode, KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeMachine } from '../native/binding.js';
 import { throwIfAborted } from '../vm/abort.js';
@@ -37,6 +38,7 @@ export function checkDirtyOptions(options: DirtyOptions): Required<Omit<DirtyOpt
     Number.isFinite(every) && every >= 0 && every < 2 ** 31,
     'every must be a number of milliseconds, 0 or more',
   );
+  requireSignal(options.signal);
   return { tracker, every };
 }
 

@@ -155,9 +155,9 @@ export interface NativeStop {
    * triple fault by which Linux reboots. `shutdown`: any other triple fault.
    * `power-off`: ACPI S5. `halt`: `hlt` with interrupts off, without irqchip or by what
    * {@link endIfHalted} found. `killed`: by `kill()`.
-   * `error`: see `error`.
+   * `error`: see `error`. `closed`: by `handOver()`.
    */
-  reason: GuestStopReason | 'killed' | 'error';
+  reason: GuestStopReason | 'killed' | 'error' | 'closed';
   code?: number;
   error?: KvmsnapError;
 }

@@ -1,8 +1,11 @@
 /** A directory of snapshots in OCI image layout. docs/format.md is its specification. */
+
 import { existsSync, linkSync, mkdirSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { requireFunction, requireSignal } from '../arguments.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type { PageRun } from '../native/binding.js';
+import { withProgress } from '../progress.js';
 import { attachWorkingSet } from './attach.js';
 import { blobDirectory, requireBlobDirectories } from './blobs.js';
 import { SnapshotWriter } from './commit.js';
@@ -118,7 +121,17 @@ export class SnapshotStore {
 
   /** Reads every byte and compares it with its digests. `ERR_SNAPSHOT_CORRUPT`. */
   async verify(ref: string, options: VerifyOptions = {}): Promise<VerifyReport> {
-    return verifySnapshot(this.#reading(options), ref, options);
+    requireSignal(options.signal);
+    requireFunction(options.onProgress, 'onProgress');
+    return withProgress(options, async ({ report, signal, settle }) => {
+      const verified = await verifySnapshot(this.#reading({ ...options, signal }), ref, {
+        ...options,
+        onProgress: report,
+        signal,
+      });
+      await settle();
+      return verified;
+    });
   }
 
   /** Adds a working set: see `Snapshot.addWorkingSet`. Gives the digest of the snapshot that has it. */

@@ -1,6 +1,7 @@
 /** Reading every byte of a snapshot and comparing it with its digests and checksums. */
 import { closeSync } from 'node:fs';
 import { KvmsnapError, requireArgument } from '../errors.js';
+import type { OnProgress } from '../progress.js';
 import { type OpenBlob, openBlob, requireBlobDirectories } from './blobs.js';
 import { crc32c } from './crc32c.js';
 import { type DigestFile, digestFile, readAt } from './digest.js';
@@ -16,7 +17,7 @@ export interface VerifyOptions {
   /** The addon's; without it a slower one in JavaScript. */
   digestFile?: DigestFile;
   signal?: AbortSignal;
-  onProgress?: (doneBytes: number, totalBytes: number) => void;
+  onProgress?: OnProgress;
 }
 
 export interface VerifyReport {

@@ -1,5 +1,6 @@
 /** Ports and MMIO ranges that JavaScript answers for. */
-import { KvmsnapError, requireArgument } from '../errors.js';
+import { requireFunction } from '../arguments.js';
+import { KvmsnapError, requireArgument, textOf } from '../errors.js';
 import type { NativeExit, NativeMachine } from '../native/binding.js';
 
 /** Handlers for a port range. A missing `read` gives ones, a missing `write` drops the value. */
@@ -38,11 +39,13 @@ export class Claims {
   }
 
   ports(claim: PortClaim): Claim {
+    requireHandlers(claim);
     const id = this.#native.claimPorts(claim.base, claim.length ?? 1);
     return this.#add(id, (exit) => answerPort(claim, exit));
   }
 
   mmio(claim: MmioClaim): Claim {
+    requireHandlers(claim);
     requireArgument(
       Number.isSafeInteger(claim.length) && claim.length > 0,
       'an MMIO claim has a length in bytes',
@@ -73,6 +76,12 @@ export class Claims {
     };
     return { release, [Symbol.dispose]: release };
   }
+}
+
+function requireHandlers(claim: PortClaim | MmioClaim): void {
+  requireArgument(typeof claim === 'object' && claim !== null, 'a claim is an object');
+  requireFunction(claim.read, 'read');
+  requireFunction(claim.write, 'write');
 }
 
 async function answerPort(claim: PortClaim, exit: NativeExit): Promise<Answer> {
@@ -117,15 +126,6 @@ function undriven(exit: NativeExit): Answer {
   return 'data' in exit && exit.data instanceof Uint8Array
     ? new Uint8Array(exit.data.length).fill(0xff)
     : undefined;
-}
-
-/** Whatever was thrown: the vCPU waits, so this must not throw. */
-function textOf(cause: unknown): string {
-  try {
-    return cause instanceof Error ? cause.message : String(cause);
-  } catch {
-    return 'it threw what has no text';
-  }
 }
 
 function describe(exit: NativeExit): string {

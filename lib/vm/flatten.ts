@@ -2,6 +2,7 @@
 
 import type { NativeImage } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
+import { type OnProgress, withProgress } from '../progress.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import type { SnapshotStore } from '../snapshot/store.js';
 import { requireParent } from './save.js';
@@ -18,7 +19,7 @@ export interface FlattenOptions {
   parent?: Snapshot;
   /** Wait for the disk. Default: as the store was opened. */
   durable?: boolean;
-  onProgress?: (doneBytes: number, totalBytes: number) => void;
+  onProgress?: OnProgress;
   /** Aborts with `ERR_ABORTED`: the store is as before. */
   signal?: AbortSignal;
 }
@@ -27,37 +28,40 @@ export interface FlattenOptions {
 export async function flattenSnapshot(
   store: SnapshotStore,
   { loaded, image }: { loaded: LoadedSnapshot; image: NativeImage },
-  { tag, parent, durable, onProgress, signal }: FlattenOptions,
+  { tag, parent, durable, onProgress, signal: given }: FlattenOptions,
 ): Promise<string> {
-  const { config, state, digest, workingSet } = loaded;
-  // Damage would get good checksums, and never be found again.
-  await store.verify(digest, {
-    digestFile: nativeBinding().digestFile,
-    ...(signal ? { signal } : {}),
+  return withProgress({ onProgress, signal: given }, async (progress) => {
+    const { signal } = progress;
+    const { config, state, digest, workingSet } = loaded;
+    // Damage would get good checksums, and never be found again.
+    await store.verify(digest, {
+      digestFile: nativeBinding().digestFile,
+      signal,
+    });
+    await using writer = await store.begin(durable === undefined ? {} : { durable });
+    if (parent) await requireParent(writer, parent, config.machine);
+    const { written, total } = await writeMemory(writer, {
+      image,
+      ...(parent ? { since: await parent.marksFor(image) } : {}),
+      progress,
+    });
+    progress.report(total, total);
+    await progress.settle();
+    const committed = await writer.commit({
+      ...(tag === undefined ? {} : { tag }),
+      config: {
+        machine: config.machine,
+        host: config.host,
+        requires: config.requires,
+        annotations: config.annotations,
+        created: new Date(config.created),
+      },
+      state,
+      memory: written,
+      ...(parent ? { parentDigest: parent.digest } : {}),
+      ...(workingSet ? { workingSet } : {}),
+      signal,
+    });
+    return committed.digest;
   });
-  await using writer = await store.begin(durable === undefined ? {} : { durable });
-  if (parent) await requireParent(writer, parent, config.machine);
-  const { written, total } = await writeMemory(writer, {
-    image,
-    ...(parent ? { since: await parent.marksFor(image) } : {}),
-    onProgress,
-    signal,
-  });
-  const committed = await writer.commit({
-    ...(tag === undefined ? {} : { tag }),
-    config: {
-      machine: config.machine,
-      host: config.host,
-      requires: config.requires,
-      annotations: config.annotations,
-      created: new Date(config.created),
-    },
-    state,
-    memory: written,
-    ...(parent ? { parentDigest: parent.digest } : {}),
-    ...(workingSet ? { workingSet } : {}),
-    ...(signal ? { signal } : {}),
-  });
-  onProgress?.(total, total);
-  return committed.digest;
 }

@@ -1,7 +1,8 @@
 /** Many machines from one instant. */
+import { requireFlag, requireOptions, requireSignal } from '../arguments.js';
 import { requireArgument } from '../errors.js';
 import { throwIfAborted } from './abort.js';
-import type { IdentityOptions } from './identity.js';
+import { type GenerationIdPlace, type IdentityOptions, identityOf } from './identity.js';
 
 export interface ForkOptions {
   /** How many; default 1. */
@@ -24,16 +25,43 @@ export type Forks<Machine, Options> = Options extends { settle: true }
   ? PromiseSettledResult<Machine>[]
   : Machine[];
 
-/** Calls `make` for each of them, one after the other. */
-async function forkMany<Machine extends { close(): Promise<void> }>(
-  options: ForkOptions,
-  make: (identity?: IdentityOptions) => Promise<Machine>,
-): Promise<PromiseSettledResult<Machine>[]> {
-  const { count = 1, settle = false, identity, signal } = options;
+/** Options that were checked. */
+export interface ForkPlan {
+  count: number;
+  settle: boolean;
+  identity?: IdentityOptions;
+  signal?: AbortSignal;
+}
+
+/** Before anything is done for it. `place`: of the machines that are made. `ERR_INVALID_ARGUMENT`. */
+export function planFork(
+  options: number | ForkOptions | undefined,
+  place: GenerationIdPlace | undefined,
+): ForkPlan {
+  const given = typeof options === 'number' ? { count: options } : options;
+  requireOptions(given);
+  const { count = 1, settle = false, identity, signal } = given ?? {};
   requireArgument(
     Number.isInteger(count) && count >= 0 && count <= MOST,
     `count must be an integer from 0 to ${MOST}`,
   );
+  requireFlag(settle, 'settle');
+  requireSignal(signal);
+  identityOf(identity, 'new', place);
+  return { count, settle, ...(identity ? { identity } : {}), ...(signal ? { signal } : {}) };
+}
+
+/**
+ * Calls `make` for each of them, one after the other. Gives what its caller wants: machines, or one result
+ * for each if it asked to `settle`.
+ */
+export async function forkAs<
+  Machine extends { close(): Promise<void> },
+  Options extends number | ForkOptions,
+>(
+  { count, settle, identity, signal }: ForkPlan,
+  make: (identity?: IdentityOptions) => Promise<Machine>,
+): Promise<Forks<Machine, Options>> {
   const results: PromiseSettledResult<Machine>[] = [];
   try {
     while (results.length < count) {
@@ -43,32 +71,13 @@ async function forkMany<Machine extends { close(): Promise<void> }>(
       results.push(result);
     }
     throwIfAborted(signal);
-    return results;
   } catch (error) {
     await Promise.all(
       results.map((result) => (result.status === 'fulfilled' ? result.value.close() : undefined)),
     );
     throw error;
   }
-}
-
-const countOf = (options: number | ForkOptions): ForkOptions =>
-  typeof options === 'number' ? { count: options } : options;
-
-/**
- * The same as its caller wants it: machines, or one result for each if it asked to `settle`. Without
- * options it is one machine.
- */
-export async function forkAs<
-  Machine extends { close(): Promise<void> },
-  Options extends number | ForkOptions,
->(
-  options: Options | undefined,
-  make: (identity?: IdentityOptions) => Promise<Machine>,
-): Promise<Forks<Machine, Options>> {
-  const wanted = countOf(options ?? 1);
-  const results = await forkMany(wanted, make);
-  const forks = wanted.settle
+  const forks = settle
     ? results
     : results.map((result) => (result as PromiseFulfilledResult<Machine>).value);
   return forks as Forks<Machine, Options>;

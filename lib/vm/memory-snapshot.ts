@@ -1,6 +1,6 @@
 /** A snapshot that is in this process's memory only. */
 import type { NativeMachine } from '../native/binding.js';
-import { type ForkOptions, type Forks, forkAs } from './fork.js';
+import { type ForkOptions, type Forks, forkAs, planFork } from './fork.js';
 import type { IdentityOptions } from './identity.js';
 import { makeMachine } from './maker.js';
 import { type HasPoint, type Point, sharePoint } from './point.js';
@@ -39,7 +39,8 @@ export class MemorySnapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    return forkAs(options, (identity) => this.restore(identity ? { identity } : {}));
+    const plan = planFork(options, this.#point.config.generationId);
+    return forkAs(plan, (identity) => this.restore(identity ? { identity } : {}));
   }
 
   /** Lets go of its memory; machines that were made from it keep what they need. Idempotent. */

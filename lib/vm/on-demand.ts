@@ -1,4 +1,5 @@
 /** A machine whose memory comes on demand, as its host sees it. docs/on-demand.md. */
+import { requireSignal } from '../arguments.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
 import type { NativeMachine, PageRun } from '../native/binding.js';
 import { PAGE_SIZE } from '../units.js';
@@ -54,6 +55,7 @@ export async function pageIn(
   native: NativeMachine,
   { gpa, length, signal }: PageInOptions,
 ): Promise<void> {
+  requireSignal(signal);
   throwIfAborted(signal);
   requireArgument(
     (gpa === undefined && length === undefined) ||

@@ -24,6 +24,7 @@ export class OutputGate {
   #wanted = false;
   #read = false;
   #ended = false;
+  #dropped = false;
 
   constructor(setFlow: (flowing: boolean) => void) {
     this.#setFlow = setFlow;
@@ -36,6 +37,7 @@ export class OutputGate {
 
   /** Bytes from the guest. */
   take(bytes: Uint8Array): void {
+    if (this.#dropped) return;
     this.#keep(bytes);
     if (this.#wanted) {
       this.#drain();
@@ -54,6 +56,14 @@ export class OutputGate {
     if (!this.#read) this.#read = true;
     else if (!this.#ended) this.#setFlow(true);
     this.#drain();
+  }
+
+  /** Nobody reads any more: what the guest writes from now on is lost, and does not make it wait. */
+  drop(): void {
+    this.#dropped = true;
+    this.#kept = [];
+    this.#keptBytes = 0;
+    if (this.#read && !this.#ended) this.#setFlow(true);
   }
 
   /** No more bytes will come: the machine is gone. */
@@ -102,5 +112,10 @@ export class OutputStream extends Readable {
 
   override _read(): void {
     this.#gate.want();
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#gate.drop();
+    done(error);
   }
 }

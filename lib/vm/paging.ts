@@ -1,5 +1,5 @@
 /** Memory that comes on demand: options, and the answers of a JavaScript source. docs/on-demand.md. */
-import { KvmsnapError, requireArgument } from '../errors.js';
+import { KvmsnapError, requireArgument, textOf } from '../errors.js';
 import type { NativeMachine, NativePaging, NativeStop, PageRun } from '../native/binding.js';
 import type { LoadedSnapshot } from '../snapshot/load.js';
 import { requireWorkingSet } from '../snapshot/working-set.js';
@@ -32,8 +32,11 @@ export interface PagingOptions {
   faultBytes?: number;
   /** Milliseconds that a JavaScript source may take for an answer; default: any time. */
   timeout?: number;
-  /** Called when the source has failed and the machine is poisoned; {@link Vm.wait} tells it, too. */
-  onError?: (error: KvmsnapError) => void;
+  /**
+   * Called when the source has failed and the machine is poisoned; {@link Vm.wait} tells it, too. No call
+   * waits for it: what it throws or rejects with becomes a warning of the process.
+   */
+  onError?: (error: KvmsnapError) => unknown;
 }
 
 /** What became of memory that comes on demand. */
@@ -59,7 +62,7 @@ export interface PagingPlan {
   native: NativePaging;
   source?: PageSource;
   timeout?: number;
-  onError?: (error: KvmsnapError) => void;
+  onError?: (error: KvmsnapError) => unknown;
 }
 
 const DEFAULT_FAULT_BYTES = KiB(64);
@@ -109,6 +112,14 @@ export function planPaging(
   };
 }
 
+async function tell(onError: (error: KvmsnapError) => unknown, error: KvmsnapError): Promise<void> {
+  try {
+    await onError(error);
+  } catch (thrown) {
+    process.emitWarning(`paging.onError failed: ${textOf(thrown)}`, { type: 'KvmsnapWarning' });
+  }
+}
+
 /** Asks the source, and hands its answers over. */
 export class PageServer {
   readonly #plan: PagingPlan;
@@ -145,7 +156,7 @@ export class PageServer {
         : new KvmsnapError('ERR_PAGE_SOURCE', stop.error.message, { cause: this.#failure.cause });
     const { onError } = this.#plan;
     // Not in the way of others who wait for the machine.
-    if (onError) queueMicrotask(() => onError(error));
+    if (onError) queueMicrotask(() => void tell(onError, error));
     return { ...stop, error };
   }
 
@@ -173,8 +184,7 @@ export class PageServer {
       bytes = await Promise.race([(source as PageSource).read(gpa, length, signal), late]);
       if (!(bytes instanceof Uint8Array)) throw new TypeError('it gave no Uint8Array');
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      bytes = new KvmsnapError('ERR_PAGE_SOURCE', reason, { cause });
+      bytes = new KvmsnapError('ERR_PAGE_SOURCE', textOf(cause), { cause });
     } finally {
       clearTimeout(timer);
     }

@@ -1,9 +1,17 @@
 /** Taking a snapshot of a machine. */
 import { realpathSync } from 'node:fs';
+import {
+  requireAnnotations,
+  requireFlag,
+  requireFunction,
+  requireSignal,
+  requireTag,
+} from '../arguments.js';
 import { requireArgument } from '../errors.js';
 import { snapshotHostFacts } from '../host/host.js';
 import type { NativeMachine, NativeMark } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
+import { type OnProgress, withProgress } from '../progress.js';
 import type { SnapshotWriter } from '../snapshot/commit.js';
 import { type MachineDescription, memoryRegions } from '../snapshot/config.js';
 import { SnapshotStore } from '../snapshot/store.js';
@@ -35,7 +43,7 @@ export interface SnapshotOptions {
   workingSet?: WorkingSet;
   /** Free text by key, kept with the snapshot. */
   annotations?: Record<string, string>;
-  onProgress?: (doneBytes: number, totalBytes: number) => void;
+  onProgress?: OnProgress;
   /** Aborts with `ERR_ABORTED`: the store is as before, the machine usable. */
   signal?: AbortSignal;
 }
@@ -61,67 +69,85 @@ export interface SavedSnapshot {
   mark: NativeMark;
 }
 
+/** What can be known to be wrong before a store is opened. `ERR_INVALID_ARGUMENT`. */
+export function checkSnapshotOptions(options: SnapshotOptions): void {
+  const { then = 'resume', store } = options;
+  requireArgument(
+    then === 'resume' || then === 'pause' || then === 'stop',
+    'then must be resume, pause or stop',
+  );
+  requireArgument(
+    typeof store === 'string' || store instanceof SnapshotStore,
+    'store must be a SnapshotStore, or the path of one',
+  );
+  requireTag(options.tag);
+  requireFlag(options.durable, 'durable');
+  requireAnnotations(options.annotations);
+  requireFunction(options.onProgress, 'onProgress');
+  requireSignal(options.signal);
+}
+
 export async function saveMachine(
   vm: { describe(): MachineDescription; close(): Promise<void> },
   native: NativeMachine,
   options: SnapshotOptions,
 ): Promise<SavedSnapshot> {
-  const { then = 'resume', parent, signal } = options;
-  requireArgument(
-    then === 'resume' || then === 'pause' || then === 'stop',
-    'then must be resume, pause or stop',
-  );
-  throwIfAborted(signal);
+  const { then = 'resume', parent } = options;
+  throwIfAborted(options.signal);
   // Before a store is made for it: a machine that was closed has nothing to save.
   const machine = vm.describe();
-  const store =
-    typeof options.store === 'string'
-      ? await SnapshotStore.open(options.store, { create: true })
-      : options.store;
-  // Before the guest is stopped: a store that cannot be written costs it nothing.
-  await using writer = await store.begin(
-    options.durable === undefined ? {} : { durable: options.durable },
-  );
-  if (parent !== undefined) await requireParent(writer, parent, machine);
   if (options.workingSet !== undefined) {
     requireWorkingSet(options.workingSet, memoryRegions(machine));
   }
-  const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
-  const started = performance.now();
-  try {
-    const { written, total } = await writeMemory(writer, {
-      image: frozen.image,
-      ...(parent ? { since: await parent.marksFor(frozen.image) } : {}),
-      onProgress: options.onProgress,
-      signal,
-    });
-    const committed = await writer.commit({
-      ...(options.tag === undefined ? {} : { tag: options.tag }),
-      config: {
-        machine,
-        host: snapshotHostFacts(),
-        requires: { capabilities: requiredCapabilities(machine) },
-        ...(options.annotations ? { annotations: options.annotations } : {}),
-      },
-      state: nativeBinding().preparedState(frozen.machine),
-      memory: written,
-      ...(parent ? { parentDigest: parent.digest } : {}),
-      ...(options.workingSet ? { workingSet: options.workingSet } : {}),
-      ...(signal ? { signal } : {}),
-    });
-    options.onProgress?.(total, total);
-    const stats: SnapshotStats = {
-      pauseMs: frozen.pauseUs / 1000,
-      writeMs: performance.now() - started,
-      bytes: committed.bytes,
-      pages: written.parts.reduce((sum, { size }) => sum + size, 0) / 4096,
-    };
-    const mark = frozen.image.mark();
-    if (then === 'stop') await vm.close();
-    return { store, digest: committed.digest, stats, mark };
-  } finally {
-    frozen.image.close();
-  }
+  return withProgress(options, async (progress) => {
+    const { signal } = progress;
+    const store =
+      typeof options.store === 'string'
+        ? await SnapshotStore.open(options.store, { create: true })
+        : options.store;
+    // Before the guest is stopped: a store that cannot be written costs it nothing.
+    await using writer = await store.begin(
+      options.durable === undefined ? {} : { durable: options.durable },
+    );
+    if (parent !== undefined) await requireParent(writer, parent, machine);
+    throwIfAborted(signal);
+    const frozen = await native.freeze(then === 'resume' ? 'resume' : 'pause');
+    const started = performance.now();
+    try {
+      const { written, total } = await writeMemory(writer, {
+        image: frozen.image,
+        ...(parent ? { since: await parent.marksFor(frozen.image) } : {}),
+        progress,
+      });
+      progress.report(total, total);
+      await progress.settle();
+      const committed = await writer.commit({
+        ...(options.tag === undefined ? {} : { tag: options.tag }),
+        config: {
+          machine,
+          host: snapshotHostFacts(),
+          requires: { capabilities: requiredCapabilities(machine) },
+          ...(options.annotations ? { annotations: options.annotations } : {}),
+        },
+        state: nativeBinding().preparedState(frozen.machine),
+        memory: written,
+        ...(parent ? { parentDigest: parent.digest } : {}),
+        ...(options.workingSet ? { workingSet: options.workingSet } : {}),
+        signal,
+      });
+      const stats: SnapshotStats = {
+        pauseMs: frozen.pauseUs / 1000,
+        writeMs: performance.now() - started,
+        bytes: committed.bytes,
+        pages: written.parts.reduce((sum, { size }) => sum + size, 0) / 4096,
+      };
+      const mark = frozen.image.mark();
+      if (then === 'stop') await vm.close();
+      return { store, digest: committed.digest, stats, mark };
+    } finally {
+      frozen.image.close();
+    }
+  });
 }
 
 /** What a commit would refuse in a parent, before anything is done for it. */

@@ -1,4 +1,12 @@
 /** A snapshot in a store, and machines made from it. */
+
+import {
+  requireFlag,
+  requireFunction,
+  requireOptions,
+  requireSignal,
+  requireTag,
+} from '../arguments.js';
 import { missingFeatures } from '../cpu/features.js';
 import { requireArgument } from '../errors.js';
 import { capability, kvmHost } from '../host/host.js';
@@ -13,7 +21,7 @@ import type { VerifyOptions, VerifyReport } from '../snapshot/verify.js';
 import { cancellable, throwIfAborted } from './abort.js';
 import { configOf } from './describe.js';
 import { type FlattenOptions, flattenSnapshot } from './flatten.js';
-import { type ForkOptions, type Forks, forkAs } from './fork.js';
+import { type ForkOptions, type Forks, forkAs, planFork } from './fork.js';
 import type { IdentityOptions } from './identity.js';
 import { makeMachine } from './maker.js';
 import { Opening } from './opening.js';
@@ -123,8 +131,10 @@ export class Snapshot implements HasPoint, Disposable {
    * `ERR_SNAPSHOT_LIMIT`, `ERR_SNAPSHOT_CORRUPT`, `ERR_ABORTED`.
    */
   async restore(options: RestoreOptions = {}): Promise<Vm> {
+    requireOptions(options);
     const { signal, verify = false } = options;
-    requireArgument(typeof verify === 'boolean', 'verify must be true or false');
+    requireSignal(signal);
+    requireFlag(verify, 'verify');
     return this.#use(signal, (opened) => this.#restore(opened, options));
   }
 
@@ -152,9 +162,17 @@ export class Snapshot implements HasPoint, Disposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    const signal = typeof options === 'object' ? options.signal : undefined;
+    const given: ForkOptions | undefined = typeof options === 'number' ? undefined : options;
+    requireOptions(given);
+    const signal = given?.signal;
+    requireSignal(signal);
     const until = signal ? { signal } : {};
-    return forkAs(options, (identity) => this.restore({ ...(identity && { identity }), ...until }));
+    return this.#use(signal, (opened) => {
+      const { generationId } = configOf(opened.loaded.config.machine, 1);
+      return forkAs<Vm, Options>(planFork(options, generationId), (identity) =>
+        this.#restore(opened, { ...(identity && { identity }), ...until }),
+      );
+    });
   }
 
   /** @internal */
@@ -172,8 +190,13 @@ export class Snapshot implements HasPoint, Disposable {
    * `ERR_ABORTED`.
    */
   async flatten(options: FlattenOptions = {}): Promise<Snapshot> {
-    throwIfAborted(options.signal);
+    requireOptions(options);
     requireParentType(options.parent);
+    requireTag(options.tag);
+    requireFlag(options.durable, 'durable');
+    requireFunction(options.onProgress, 'onProgress');
+    requireSignal(options.signal);
+    throwIfAborted(options.signal);
     const digest = await this.#use(options.signal, (opened) =>
       flattenSnapshot(this.store, opened, options),
     );

@@ -1,10 +1,16 @@
 /** Who waits for a machine to stop, over its lives: a reset begins a new one. */
 import type { NativeStop } from '../native/binding.js';
 
+/**
+ * Why a machine stopped by itself, or was poisoned; `closed`: neither, before it was closed. `code`: what
+ * the guest wrote to the exit port.
+ */
+export type StopInfo = NativeStop;
+
 interface Waiter {
   life: number;
-  promise: Promise<NativeStop>;
-  resolve: (stop: NativeStop) => void;
+  promise: Promise<StopInfo>;
+  resolve: (stop: StopInfo) => void;
 }
 
 export class Stops {
@@ -18,12 +24,13 @@ export class Stops {
    * The stop of this life; of a later one, if this one ends by a reset. A reset that fails has begun a life
    * that nobody else knows of, and poisoned the machine in it.
    */
-  wait(): Promise<NativeStop> {
+  wait(): Promise<StopInfo> {
     if (this.#last && this.#last.life >= this.#life) return Promise.resolve(this.#last.stop);
+    if (this.#closed) return Promise.resolve({ reason: 'closed' });
     let waiter = this.#waiters.find(({ life }) => life === this.#life);
     if (waiter === undefined) {
       let resolve: Waiter['resolve'] = () => {};
-      const promise = new Promise<NativeStop>((settle) => {
+      const promise = new Promise<StopInfo>((settle) => {
         resolve = settle;
       });
       waiter = { life: this.#life, promise, resolve };
@@ -59,9 +66,10 @@ export class Stops {
     return this.#ended.signal;
   }
 
-  /** The machine is being closed. */
+  /** The machine is closed: no more news will come. */
   close(): void {
     this.#closed = true;
     this.#ended?.abort();
+    for (const { resolve } of this.#waiters.splice(0)) resolve({ reason: 'closed' });
   }
 }

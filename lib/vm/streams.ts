@@ -14,6 +14,7 @@ export class Streams {
   // Streams cost more than a machine object: made for those who use them.
   #console: Console | undefined;
   #debug: OutputStream | undefined;
+  #closed = false;
 
   constructor(native: NativeMachine) {
     this.#native = native;
@@ -21,8 +22,11 @@ export class Streams {
   }
 
   get console(): Console {
-    const input = (bytes: Uint8Array) => this.#native.serialInput(bytes);
-    this.#console ??= new Console(this.#gates[CONSOLE], input);
+    if (this.#console === undefined) {
+      const input = (bytes: Uint8Array) => this.#native.serialInput(bytes);
+      this.#console = new Console(this.#gates[CONSOLE], input);
+      if (this.#closed) this.#console.endInput();
+    }
     return this.#console;
   }
 
@@ -36,8 +40,13 @@ export class Streams {
     this.#gates[stream].take(bytes);
   }
 
-  /** What the guest wrote while nobody took it comes out before the end. */
-  flush(): void {
+  /**
+   * The machine is about to go. Nothing is typed any more; what the guest wrote while nobody took it comes
+   * out before the end.
+   */
+  close(): void {
+    this.#closed = true;
+    this.#console?.endInput();
     this.#setFlow(CONSOLE, true);
     this.#setFlow(DEBUG, true);
   }

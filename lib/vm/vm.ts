@@ -1,21 +1,17 @@
 /** A machine. */
+import { requireOptions } from '../arguments.js';
 import type { DirtyEpoch } from '../dirty/epoch.js';
 import { type DirtyOptions, trackDirty } from '../dirty/track.js';
 import { KvmsnapError, requireArgument } from '../errors.js';
-import type {
-  MachineStatus,
-  NativeMachine,
-  NativeStop,
-  RawMachineState,
-} from '../native/binding.js';
+import type { MachineStatus, NativeMachine, RawMachineState } from '../native/binding.js';
 import type { MachineDescription } from '../snapshot/config.js';
 import { type Beginning, beginAt, beginFromPool, beginNew } from './beginning.js';
 import { type Claim, Claims, type MmioClaim, type PortClaim } from './claims.js';
 import type { Console } from './console.js';
 import { describeMachine } from './describe.js';
-import type { ForkOptions, Forks } from './fork.js';
+import { type ForkOptions, type Forks, forkAs, planFork } from './fork.js';
 import { HaltWatch } from './halt-watch.js';
-import { GENERATION_ID_SIZE, type IdentityOptions } from './identity.js';
+import { GENERATION_ID_SIZE, type IdentityOptions, identityOf } from './identity.js';
 import { setMaker } from './maker.js';
 import { VmMemory } from './memory.js';
 import { MemorySnapshot } from './memory-snapshot.js';
@@ -30,14 +26,13 @@ import type { VmOptions } from './options.js';
 import type { OutputStream } from './output.js';
 import type { PagingFacts, WorkingSet } from './paging.js';
 import { goBackTo, type Point } from './point.js';
-import { type SnapshotOptions, saveMachine } from './save.js';
+import { checkSnapshotOptions, type SnapshotOptions, saveMachine } from './save.js';
 import { requireParentType, Snapshot } from './snapshot.js';
-import type { Stops } from './stops.js';
+import type { StopInfo, Stops } from './stops.js';
 import { Streams } from './streams.js';
 import { Vcpu } from './vcpu.js';
 
-/** Why a machine stopped by itself, or was poisoned. `code`: what the guest wrote to the exit port. */
-export type StopInfo = NativeStop;
+export type { StopInfo } from './stops.js';
 
 /**
  * A micro-VM in this process. It starts in state `created` (or `paused`, when restored) and runs on
@@ -184,7 +179,8 @@ export class Vm implements AsyncDisposable {
 
   /**
    * Resolves when the guest stops the machine, or it is killed or fails; see {@link StopInfo}. After a
-   * {@link reset} it waits for the next stop.
+   * {@link reset} it waits for the next stop. It always settles, and never rejects: when the machine is
+   * closed first the reason is `closed`.
    */
   wait(): Promise<StopInfo> {
     return this.#stops.wait();
@@ -234,6 +230,7 @@ export class Vm implements AsyncDisposable {
   async snapshot(
     options: SnapshotOptions | { then?: 'resume' | 'pause'; store?: undefined } = {},
   ): Promise<Snapshot | MemorySnapshot> {
+    requireOptions(options);
     if (options.store === undefined) {
       const { then = 'resume' } = options;
       requireArgument(
@@ -244,6 +241,7 @@ export class Vm implements AsyncDisposable {
       return MemorySnapshot.take(this.#native, this.#config, then);
     }
     requireParentType(options.parent);
+    checkSnapshotOptions(options);
     await bringInAll(this.#native, options.signal);
     const { store, digest, ...taken } = await saveMachine(this, this.#native, options);
     return new Snapshot(store, digest, options.tag, taken);
@@ -260,10 +258,10 @@ export class Vm implements AsyncDisposable {
   async fork<const Options extends number | ForkOptions = 1>(
     options?: Options,
   ): Promise<Forks<Vm, Options>> {
-    const signal = typeof options === 'object' ? options.signal : undefined;
-    await bringInAll(this.#native, signal);
+    const plan = planFork(options, this.#config.generationId);
+    await bringInAll(this.#native, plan.signal);
     using snapshot = await this.snapshot();
-    return await snapshot.fork(options);
+    return await forkAs(plan, (identity) => snapshot.restore(identity ? { identity } : {}));
   }
 
   /**
@@ -283,6 +281,12 @@ export class Vm implements AsyncDisposable {
     to?: Snapshot | MemorySnapshot,
     options: { identity?: IdentityOptions } = {},
   ): Promise<void> {
+    requireOptions(options);
+    requireArgument(
+      to === undefined || to instanceof Snapshot || to instanceof MemorySnapshot,
+      'a machine is reset to a Snapshot or a MemorySnapshot',
+    );
+    identityOf(options.identity, 'keep', this.#config.generationId);
     const machine = { native: this.#native, config: this.#config, stops: this.#stops };
     if (to === undefined) return goBackTo(() => this.#requireOrigin(), machine, options.identity);
     // Before anything else is waited for: whoever closes the snapshot from here on closes another handle.
@@ -307,6 +311,7 @@ export class Vm implements AsyncDisposable {
    * tracker; `ERR_ABORTED`, `ERR_POISONED`.
    */
   dirty(options: DirtyOptions = {}): AsyncGenerator<DirtyEpoch, void, undefined> {
+    requireOptions(options);
     const { signal } = options;
     const prepare = () => bringInAll(this.#native, signal);
     return trackDirty({ native: this.#native, ended: this.#stops.ended, prepare }, options);
@@ -339,10 +344,11 @@ export class Vm implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#stops.close();
-    this.#streams.flush();
+    this.#streams.close();
     await (this.#giveBack ? this.#giveBack(this.#native) : this.#native.close());
     this.#origin?.image.close();
     this.#streams.end();
+    // After the last news: a guest may have stopped just before.
+    this.#stops.close();
   }
 }

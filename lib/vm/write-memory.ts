@@ -1,6 +1,7 @@
 /** Writing guest memory into a store: all of an image, or what it has changed. */
 import { availableParallelism } from 'node:os';
 import type { NativeImage, NativeImageWritten, NativeMark } from '../native/binding.js';
+import type { Progress } from '../progress.js';
 import type { SnapshotWriter } from '../snapshot/commit.js';
 import { storeError } from '../snapshot/failures.js';
 import { MiB } from '../units.js';
@@ -10,8 +11,7 @@ export interface MemoryToWrite {
   image: NativeImage;
   /** Only what differs from these is written: see {@link NativeImage.changedSince}. */
   since?: NativeMark[];
-  onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  signal?: AbortSignal | undefined;
+  progress: Progress;
 }
 
 /** A processor hashes two parts at a time: no larger than this, and at least two for each. */
@@ -24,21 +24,21 @@ const SMALLEST_PART = MiB(8);
  */
 export async function writeMemory(
   writer: SnapshotWriter,
-  { image, since, onProgress, signal }: MemoryToWrite,
+  { image, since, progress }: MemoryToWrite,
 ): Promise<{ written: NativeImageWritten; total: number }> {
+  const { signal } = progress;
   const chosen =
     since === undefined ? image.share() : await cancellable(signal, image.changedSince(since));
   try {
     const total = await cancellable(signal, chosen.measure());
     const partSize = partSizeFor(total);
     const fds = writer.openParts(chosen.partCount(partSize));
-    const progress = onProgress ? (done: number): void => onProgress(done, total) : undefined;
     const written = await cancellable(
       signal,
       chosen.write(partSize, {
         fds,
         durable: writer.durable,
-        ...(progress ? { progress } : {}),
+        progress: (done) => progress.report(done, total),
       }),
     );
     return { written, total };

@@ -11,19 +11,15 @@ namespace kvmsnap {
 void MachineObject::on_output(Napi::Env env, Stream stream) {
   std::vector<uint8_t> bytes = machine_->take_output(stream);
   if (bytes.empty()) return;
-  Napi::Object handlers = events();
-  if (handlers.IsEmpty()) return;
-  handlers.Get("output").As<Napi::Function>().Call(
-      handlers, {Napi::Number::New(env, stream == Stream::Serial ? 0 : 1), from_bytes(env, bytes)});
+  tell(env, "output",
+       {Napi::Number::New(env, stream == Stream::Serial ? 0 : 1), from_bytes(env, bytes)});
 }
 
 void MachineObject::on_claimed_exit(Napi::Env env, unsigned vcpu, uint32_t question, ClaimId claim,
                                     const OwnedExit& exit) {
-  Napi::Object handlers = events();
-  if (handlers.IsEmpty()) return;
-  handlers.Get("exit").As<Napi::Function>().Call(
-      handlers, {Napi::Number::New(env, vcpu), Napi::Number::New(env, question),
-                 Napi::Number::New(env, claim), from_exit(env, exit)});
+  tell(env, "exit",
+       {Napi::Number::New(env, vcpu), Napi::Number::New(env, question),
+        Napi::Number::New(env, claim), from_exit(env, exit)});
 }
 
 Napi::Value MachineObject::serial_input(const Napi::CallbackInfo& info) {

@@ -302,7 +302,7 @@ Napi::Value MachineObject::hand_over(const Napi::CallbackInfo& info) {
       Machine& machine = this->machine();
       *over_ = true;
       try {
-        machine.kill(job);
+        machine.kill(job, "closed");
       } catch (...) {
         *over_ = false;
         throw;
@@ -331,16 +331,27 @@ void MachineObject::unref(const Napi::CallbackInfo&) {
   update_references();
 }
 
+void MachineObject::tell(Napi::Env env, const char* event,
+                         const std::vector<napi_value>& arguments) {
+  Napi::Object handlers = events();
+  if (handlers.IsEmpty()) return;
+  // Who does not ask for pages need not listen to what becomes of them.
+  Napi::Value handler = handlers.Get(event);
+  if (!handler.IsFunction()) return;
+  try {
+    handler.As<Napi::Function>().Call(handlers, arguments);
+  } catch (const Napi::Error& error) {
+    napi_fatal_exception(env, error.Value());
+  }
+}
+
 void MachineObject::on_stopped(Napi::Env env, const Stop& stop) {
   // What the guest wrote before it stopped comes before the news that it did.
   on_output(env, Stream::Serial);
   on_output(env, Stream::Debug);
-  Napi::Object handlers = events();
   owes_stop_ = false;
   update_references();
-  if (handlers.IsEmpty()) return;
-  handlers.Get("stopped").As<Napi::Function>().Call(
-      handlers, {from_stop(env, stop), Napi::Number::New(env, stop.life)});
+  tell(env, "stopped", {from_stop(env, stop), Napi::Number::New(env, stop.life)});
 }
 
 }  // namespace kvmsnap

@@ -132,6 +132,10 @@ class MachineObject final : public Napi::ObjectWrap<MachineObject> {
   /// Keeps the event loop and this object alive while the machine runs or a call is under way.
   void update_references();
 
+  /// Calls the listener, if there is one. What it throws is uncaught, as of any event, and keeps no
+  /// other event from being told.
+  void tell(Napi::Env env, const char* event, const std::vector<napi_value>& arguments);
+
   // Events, on the environment's thread.
   void on_closed(Napi::Env env);
   Napi::Value on_handed_over(Napi::Env env);

@@ -76,20 +76,12 @@ std::optional<PagingOptions> MachineObject::paging_of(const Napi::Value& value,
 }
 
 void MachineObject::on_pages(Napi::Env env, uint32_t id, const GpaRange& range) {
-  Napi::Object handlers = events();
-  if (handlers.IsEmpty()) return;
-  handlers.Get("pages").As<Napi::Function>().Call(
-      handlers, {Napi::Number::New(env, id), from_address(env, range.gpa),
-                 Napi::Number::New(env, static_cast<double>(range.size))});
+  tell(env, "pages",
+       {Napi::Number::New(env, id), from_address(env, range.gpa),
+        Napi::Number::New(env, static_cast<double>(range.size))});
 }
 
-void MachineObject::on_paging_ended(Napi::Env) {
-  Napi::Object handlers = events();
-  if (handlers.IsEmpty()) return;
-  // Who does not ask for pages need not listen.
-  Napi::Value handler = handlers.Get("pagingEnded");
-  if (handler.IsFunction()) handler.As<Napi::Function>().Call(handlers, {});
-}
+void MachineObject::on_paging_ended(Napi::Env env) { tell(env, "pagingEnded", {}); }
 
 Napi::Value MachineObject::enter_state(const Napi::CallbackInfo& info) {
   return standing_job(

@@ -210,13 +210,13 @@ void Machine::pause(Crew::Job done) {
   });
 }
 
-void Machine::kill(Crew::Job done) {
+void Machine::kill(Crew::Job done, const char* reason) {
   {
     std::lock_guard lock(mutex_);
     if (status_ == Status::Closed) throw Error("ERR_CLOSED", "the machine was closed");
   }
   killed_ = true;
-  end(Status::Poisoned, {.reason = "killed"});
+  end(Status::Poisoned, {.reason = reason});
   abort_paging(Error("ERR_POISONED", "the machine was killed"));
   wake_waiters();
   finish_solo(Error("ERR_POISONED", "the machine was killed"));

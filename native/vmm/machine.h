@@ -110,7 +110,8 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void resume();
   /// `done` is called once every vCPU stands at an instruction boundary.
   void pause(Crew::Job done);
-  void kill(Crew::Job done);
+  /// `reason`: what `stopped` tells, of a machine that was not stopped before.
+  void kill(Crew::Job done, const char* reason = "killed");
   /// Begins the end; idempotent. `closed` is called when everything is freed, at once if it was.
   void close(const std::function<void()>& closed);
   /// A job for which the machine may be running (it stands still meanwhile).
