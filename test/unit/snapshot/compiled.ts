@@ -19,7 +19,7 @@ const ROOT = join(import.meta.dirname, '../../..');
 export function compile(): string {
   const out = scratch();
   const sources = [
-    ...['errors', 'units'].map((name) => `lib/${name}.ts`),
+    ...['arguments', 'errors', 'progress', 'units'].map((name) => `lib/${name}.ts`),
     ...typeScriptIn('lib/snapshot'),
     ...['samples', 'commit-child'].map((name) => `test/unit/snapshot/${name}.ts`),
   ];
