@@ -1,7 +1,7 @@
 /** How machines come to be: made, restored or taken from a pool. */
 import type { NativeMachine } from '../native/binding.js';
 import { nativeBinding } from '../native/load.js';
-import { throwIfAborted } from './abort.js';
+import { cancellable, throwIfAborted } from './abort.js';
 import { enterBoot, enterSnapshot } from './enter.js';
 import { MachineEvents } from './events.js';
 import { type IdentityOptions, identityOf, renewGeneration, writeGeneration } from './identity.js';
@@ -67,10 +67,13 @@ export async function beginAt(
     async function enterOnDemand(): Promise<void> {
       events.pageServer?.serve(native);
       try {
-        await enterSnapshot(native, identity, config.generationId);
+        // A page may never come; to close the machine ends every wait for one.
+        const done = enterSnapshot(native, identity, config.generationId);
+        await cancellable(signal, { done, cancel: () => void native.close() });
       } catch (error) {
         const stop = native.status === 'poisoned' ? await events.stops.wait() : undefined;
         await native.close();
+        throwIfAborted(signal);
         throw stop?.error ?? error;
       }
     }

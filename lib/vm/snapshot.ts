@@ -53,7 +53,7 @@ export interface RestoreOptions {
    * unchecked. `ERR_SNAPSHOT_CORRUPT`.
    */
   verify?: boolean;
-  /** Ends all that the call has begun, copies of memory among them. `ERR_ABORTED`. */
+  /** Ends all that the call has begun: copies of memory, waits for a page source. `ERR_ABORTED`. */
   signal?: AbortSignal;
 }
 

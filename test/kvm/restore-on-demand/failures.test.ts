@@ -117,6 +117,28 @@ describe('a source that', () => {
     expect(signal?.aborted).toBe(true);
   });
 
+  it('gives nothing for what the restore itself needs ends it by its signal, and nothing is left', async () => {
+    await using vm = await createVm({ memory: MiB(4), generationId: { gpa: 0x200000n } });
+    vm.memory.write(0x200000n, Buffer.alloc(4096, 1));
+    using snapshot = await vm.snapshot({ store: await newStore() });
+    const controller = new AbortController();
+    const wanted: AbortSignal[] = [];
+    const source: PageSource = {
+      read(_gpa, _length, signal) {
+        wanted.push(signal);
+        controller.abort(new Error('enough'));
+        return never();
+      },
+    };
+    const { signal } = controller;
+    await expect(snapshot.restore({ paging: { source }, signal })).rejects.toMatchObject({
+      code: 'ERR_ABORTED',
+      cause: { message: 'enough' },
+    });
+    expect(wanted).toHaveLength(1);
+    await until('the source hears of it', () => wanted.every(({ aborted }) => aborted));
+  });
+
   it('fails in a fetch makes the fetch fail, and poisons a machine that stands', async () => {
     const snapshot = await savedPattern();
     const vm = await onDemand(snapshot, {
