@@ -4,7 +4,7 @@ import { Calls } from './api-calls.mjs';
 import { World } from './api-world.mjs';
 import { Choices } from './random.mjs';
 
-/** Gives what was called and what came of it; with `hangMs` less than all settle in, which did not. */
+/** Gives what was called and what came of it, and whether something is left to the garbage collector; with `hangMs` less than all settle in, which did not. */
 export async function episode({ seed, steps, directory, hangMs }) {
   const calls = new Calls();
   const world = new World(calls, directory);
@@ -32,5 +32,5 @@ export async function episode({ seed, steps, directory, hangMs }) {
     process.off('uncaughtException', uncaught);
     process.off('unhandledRejection', uncaught);
   }
-  return calls;
+  return { calls, forgets: world.forgets };
 }

@@ -20,6 +20,8 @@ export class World {
   machines = [];
   snapshots = [];
   pools = [];
+  /** Something was made that only the garbage collector closes. */
+  forgets = false;
   #calls;
   #path;
   #store;
@@ -341,7 +343,10 @@ const ACTION = {
     const options = forkOptions(choices);
     return () => keepAll(world, vm.fork(options));
   }),
-  forget: onVm('fork(), forgotten', (vm) => async () => void (await vm.fork())),
+  forget: onVm('fork(), forgotten', (vm, _choices, world) => async () => {
+    await vm.fork();
+    world.forgets = true;
+  }),
   back: onVm('reset()', (vm) => () => vm.reset()),
   reset: onSnapshot((world, choices, snapshot) => {
     const vm = world.vm(choices);
@@ -398,8 +403,12 @@ const ACTION = {
   async get(world, choices) {
     if (world.pools.length === 0) return ACTION.pool(world, choices);
     const pool = choices.of(world.pools);
-    const options = { ...signalOf(choices), ...identityOf(choices) };
-    world.keepMachine(await world.call(`${world.nameOf(pool)}.get()`, () => pool.get(options)));
+    // More than there may be: some have to wait.
+    const gets = Array.from({ length: 1 + choices.below(3) }, async () => {
+      const options = { ...signalOf(choices), ...identityOf(choices) };
+      world.keepMachine(await world.call(`${world.nameOf(pool)}.get()`, () => pool.get(options)));
+    });
+    await Promise.all(gets);
   },
   closePool(world, choices) {
     if (world.pools.length === 0) return ACTION.pool(world, choices);
