@@ -114,7 +114,7 @@ TEST_CASE("a one-shot that had expired is saved as stopped") {
   CHECK(at(lapic, kIrrWord) == kRequest);
 }
 
-TEST_CASE("a tick that is due is requested beside what else has come; of a masked timer none is") {
+TEST_CASE("a tick that is due is requested beside what else has come, of a masked timer none") {
   StandingTimer timer;
   timer.note(view({.lvt = kVector | kPeriodic, .count = 900}), true);
   kvm_lapic_state lapic = saved(timer, {.lvt = kVector | kPeriodic, .count = 1, .irr = 1});
