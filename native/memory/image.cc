@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "kvm/error.h"
 #include "kvm/mapping.h"
@@ -272,9 +273,11 @@ void Image::map(uint64_t gpa, uint64_t size, uint8_t* host) const {
 
 void Image::prepare(const std::atomic<bool>& cancelled) const {
   if (is_prepared_) return;
+  // Not a timed mutex: GCC 12's ThreadSanitizer does not know pthread_mutex_clocklock.
   std::unique_lock lock(preparing_, std::defer_lock);
-  while (!lock.try_lock_for(kBetweenLooks)) {
+  while (!lock.try_lock()) {
     if (cancelled) throw Error("ERR_ABORTED", "preparing memory was cancelled");
+    std::this_thread::sleep_for(kBetweenLooks);
   }
   if (is_prepared_) return;
   composed_ = composed(*this, kMostExtents, cancelled);

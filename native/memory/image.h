@@ -135,7 +135,7 @@ class Image : public std::enable_shared_from_this<Image> {
   std::vector<uint64_t> lineage_;
   std::vector<std::shared_ptr<const Image>> sources_;
   bool from_files_ = true;
-  mutable std::timed_mutex preparing_;
+  mutable std::mutex preparing_;
   /// The same bytes in fewer extents; null: this one has few.
   mutable std::shared_ptr<const Image> composed_;
   mutable std::atomic<bool> is_prepared_ = false;
