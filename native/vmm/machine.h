@@ -262,8 +262,10 @@ class Machine final : public std::enable_shared_from_this<Machine>,
   void stand_at(const MachineState& state);
   void tell_stopped(const MachineState& state, uint32_t life);
   std::optional<StoppedState> stopped_state() const;
+  /// Refused, with nothing done, if files of `whole` were cut short; null: not looked at.
   template <typename PutBack>
-  uint32_t go_back(const MachineConfig& instant, ClockPolicy clock, const PutBack& put_back);
+  uint32_t go_back(const MachineConfig& instant, const Image* whole, ClockPolicy clock,
+                   const PutBack& put_back);
   void put_back_state(const std::shared_ptr<const MachineState>& state,
                       std::span<const GpaRange> written, ClockPolicy clock);
 

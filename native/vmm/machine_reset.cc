@@ -109,11 +109,12 @@ uint32_t Machine::begin_life(const MachineState& state) {
 }
 
 template <typename PutBack>
-uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
+uint32_t Machine::go_back(const MachineConfig& instant, const Image* whole, ClockPolicy clock,
                           const PutBack& put_back) {
   try {
     // Before anything has happened.
     require_reachable(instant, clock);
+    if (whole != nullptr) whole->require_whole();
   } catch (...) {
     Error error = current_error();
     tell_given_up(error);
@@ -138,8 +139,7 @@ uint32_t Machine::go_back(const MachineConfig& instant, ClockPolicy clock,
 
 uint32_t Machine::reset(const MachineConfig& instant, const std::shared_ptr<const Image>& image,
                         ClockPolicy clock) {
-  image->require_whole();
-  return go_back(instant, clock, [&] {
+  return go_back(instant, image.get(), clock, [&] {
     std::vector<GpaRange> written;
     tracking_.remap(memory_, [&] { written = memory_.reset(image); });
     put_back_state(instant.state, written, clock);
@@ -166,7 +166,7 @@ bool Machine::resets_fast() const {
 
 uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<const Image>& image) {
   tracking_.require_none("recycling");
-  uint32_t life = go_back(instant, ClockPolicy::Keep, [&] {
+  uint32_t life = go_back(instant, nullptr, ClockPolicy::Keep, [&] {
     memory_.map_anew(image);
     const auto regions = memory_.regions();
     std::vector<GpaRange> all;
@@ -183,7 +183,7 @@ uint32_t Machine::recycle(const MachineConfig& instant, const std::shared_ptr<co
 }
 
 uint32_t Machine::renew(const MachineConfig& instant, ClockPolicy clock) {
-  return go_back(instant, clock,
+  return go_back(instant, nullptr, clock,
                  [&] { apply_state(*instant.state, &VcpuRegisters::load_time, clock); });
 }
 
