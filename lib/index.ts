@@ -35,13 +35,16 @@ export {
 export type { DirtyOptions } from './dirty/track.js';
 export { ERROR_CODES, type ErrorCode, KvmsnapError, type KvmsnapErrorOptions } from './errors.js';
 export type {
+  GuestStopReason,
   MachineStatus,
   RawDeviceState,
   RawMachineState,
+  RawStop,
   RawVcpuState,
   RawVmState,
   VcpuSection,
 } from './native/binding.js';
+export type { OnProgress } from './progress.js';
 export type { Difference } from './snapshot/compat.js';
 export type { HostFacts, MachineDescription, SnapshotConfig } from './snapshot/config.js';
 export type { GcOptions, GcResult } from './snapshot/gc.js';

@@ -43,7 +43,7 @@ export type RawDeviceState = Record<string, number | bigint | Uint8Array>;
 
 /** An end of a machine by its guest. */
 export interface RawStop {
-  /** As {@link NativeStop} has them, but for those that leave a machine poisoned. */
+  /** As `StopInfo` has them, but for those that leave a machine poisoned. */
   reason: GuestStopReason;
   /** What the guest wrote to the exit port, for `exit-port` only; 32 bits. */
   code?: number;

@@ -34,11 +34,17 @@ export class Console extends Duplex {
     this.on('unpipe', (source: Readable) => this.#sources.delete(source));
   }
 
-  override write(chunk: unknown, encoding?: BufferEncoding | Done, done?: Done): boolean {
+  /** As of any stream, while the machine is there; then the input is dropped. */
+  override write(
+    chunk: unknown,
+    encoding?: BufferEncoding | ((error?: Error | null) => void),
+    done?: (error?: Error | null) => void,
+  ): boolean {
     if (this.#over) return this.#refuse(encoding, done);
     return super.write(chunk, encoding as BufferEncoding, done);
   }
 
+  /** As of any stream, while the machine is there. */
   override end(
     chunk?: unknown | (() => void),
     encoding?: BufferEncoding | (() => void),
@@ -63,15 +69,18 @@ export class Console extends Duplex {
     }
   }
 
+  /** @internal */
   override _read(): void {
     this.#gate.want();
   }
 
+  /** @internal */
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
     if (this.#over) done();
     else this.#offer(chunk, done);
   }
 
+  /** @internal */
   override _destroy(error: Error | null, done: Done): void {
     const pending = this.#pending;
     this.#pending = undefined;
