@@ -21,6 +21,13 @@ const MACHINES = [
   { directory: 'golden-machines-v1', tag: 'svm', next: 19 },
 ];
 
+/**
+ * What the first release saved though the vCPU has no such register: KVM reads MCG_CTL as 0 where MCG_CAP has
+ * no MCG_CTL_P (Intel SDM volume 3, 16.3.1.1), and its guest gets a #GP.
+ */
+const isNoRegister = ({ path, before }: { path: string; before?: unknown }): boolean =>
+  path.endsWith('.msrs.IA32_MCG_CTL') && before === '0x0';
+
 const isAmd = /AuthenticAMD/.test(readFileSync('/proc/cpuinfo', 'utf8'));
 const kindHere = EMULATED_RING0 ? 'pvm' : isAmd ? 'svm' : 'vmx';
 
@@ -44,7 +51,8 @@ describe('a golden machine', () => {
     using saved = await store.load(tag);
     // What later releases save in addition has no value there.
     const lost = differences(saved.state, await vm.saveState());
-    expect(lost.filter(({ before }) => before !== undefined)).toEqual([]);
+    const had = lost.filter(({ before }) => before !== undefined);
+    expect(had.filter((one) => !isNoRegister(one))).toEqual([]);
     const sent = new Sent(vm);
     await vm.resume();
     await sent.lines(3);
