@@ -32,6 +32,8 @@ export function expectFlat(what: string, samples: readonly Usage[]): void {
   expect(growth('fds')).toBe(0);
   expect(growth('threads')).toBe(0);
   if (!MEMORY_TELLS) return;
-  expect(growth('maps')).toBeLessThanOrEqual(4);
+  // The halves are 0.3 of all lives apart: what each life left would be hundreds. An arena of malloc's that
+  // is made late is two mappings.
+  expect(growth('maps')).toBeLessThanOrEqual(8);
   expect(growth('rss')).toBeLessThan(MiB(3));
 }

@@ -23,7 +23,7 @@ describe('lives from one snapshot', () => {
   it.each([
     { kind: 'reset', count: RESETS },
     { kind: 'pool', count: POOLED },
-    { kind: 'fork', count: Math.max(500, Math.ceil(POOLED / 10)) },
+    { kind: 'fork', count: Math.max(1000, Math.ceil(POOLED / 10)) },
   ])(
     '$count by $kind: nothing is left in the process, nor for the next life',
     async ({ kind, count }) => {
