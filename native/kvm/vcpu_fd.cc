@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "kvm/error.h"
 #include "kvm/flexible.h"
 
@@ -21,6 +23,23 @@ T get_struct(int fd, unsigned long request, const char* name) {
 template <typename T>
 void set_struct(int fd, unsigned long request, const T& value, const char* name) {
   if (::ioctl(fd, request, &value) < 0) throw_ioctl(name);
+}
+
+// KVM takes fewer than MAX_IO_MSRS entries at a time, else E2BIG (arch/x86/kvm/x86.c, msr_io). A
+// vCPU of a KVM with Hyper-V and 32 machine-check banks has more.
+constexpr size_t kMostMsrs = 255;
+
+// Calls `part` for `count` entries until it does fewer than it was given; returns how many it did.
+template <typename Part>
+size_t in_parts(size_t count, const Part& part) {
+  size_t done = 0;
+  while (done < count) {
+    size_t given = std::min(count - done, kMostMsrs);
+    size_t now = part(done, given);
+    done += now;
+    if (now < given) break;
+  }
+  return done;
 }
 
 }  // namespace
@@ -71,20 +90,25 @@ void VcpuFd::set_debugregs(const kvm_debugregs& debugregs) const {
 }
 
 size_t VcpuFd::msrs(std::vector<kvm_msr_entry>& entries) const {
-  Flexible<kvm_msrs, kvm_msr_entry> list{std::span<const kvm_msr_entry>(entries)};
-  list->nmsrs = static_cast<uint32_t>(entries.size());
-  int count = ::ioctl(fd_.get(), KVM_GET_MSRS, list.get());
-  if (count < 0) throw_ioctl("KVM_GET_MSRS");
-  entries = list.entries(entries.size());
-  return static_cast<size_t>(count);
+  return in_parts(entries.size(), [&](size_t first, size_t count) {
+    auto part = std::span<kvm_msr_entry>(entries).subspan(first, count);
+    Flexible<kvm_msrs, kvm_msr_entry> list{std::span<const kvm_msr_entry>(part)};
+    list->nmsrs = static_cast<uint32_t>(count);
+    int done = ::ioctl(fd_.get(), KVM_GET_MSRS, list.get());
+    if (done < 0) throw_ioctl("KVM_GET_MSRS");
+    std::ranges::copy(list.entries(count), part.begin());
+    return static_cast<size_t>(done);
+  });
 }
 
 size_t VcpuFd::set_msrs(std::span<const kvm_msr_entry> entries) const {
-  Flexible<kvm_msrs, kvm_msr_entry> list(entries);
-  list->nmsrs = static_cast<uint32_t>(entries.size());
-  int count = ::ioctl(fd_.get(), KVM_SET_MSRS, list.get());
-  if (count < 0) throw_ioctl("KVM_SET_MSRS");
-  return static_cast<size_t>(count);
+  return in_parts(entries.size(), [&](size_t first, size_t count) {
+    Flexible<kvm_msrs, kvm_msr_entry> list(entries.subspan(first, count));
+    list->nmsrs = static_cast<uint32_t>(count);
+    int done = ::ioctl(fd_.get(), KVM_SET_MSRS, list.get());
+    if (done < 0) throw_ioctl("KVM_SET_MSRS");
+    return static_cast<size_t>(done);
+  });
 }
 
 kvm_lapic_state VcpuFd::lapic() const {

@@ -31,6 +31,16 @@ const EXCEPTIONS: readonly { name: RegExp; why: string }[] = [
     name: /^IA32_SYSENTER_(ESP|EIP)$/,
     why: 'KVM on AMD keeps the low half of what is set: those CPUs have no SYSENTER in 64-bit mode',
   },
+  {
+    name: /^K7_HWCR$/,
+    why: 'KVM before Linux 6.7 takes McStatusWrEn but not its end (kvm_set_msr_common): it stays set over a reset',
+  },
+  {
+    name: /^HV_(SVERSION|SINT\d+)$/,
+    why:
+      'only the host can set them where CPUID has no Hyper-V; a copy starts with what KVM gives them. Open: ' +
+      'a fork of a vCPU whose SINTs were set through the API has them as new',
+  },
 ];
 
 interface Written {
@@ -144,10 +154,11 @@ describe.each([{ irqchip: true }, { irqchip: false }])('with irqchip: $irqchip',
       await using pool = await Pool.create(clean, { size: 1, max: 1 });
       const owner = await pool.get();
       await owner.resume();
-      const mine = await write(
-        owner,
-        written.map(({ index }) => [index, 1]),
-      );
+      // HWCR comes first here, too: see RANGES.
+      const mine = await write(owner, [
+        [0xc0010015, 1],
+        ...written.map(({ index }) => [index, 1] as const),
+      ]);
       expect(mine.map(({ name }) => name)).toEqual(written.map(({ name }) => name));
       await owner.close();
       const next = await pool.get();
