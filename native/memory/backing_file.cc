@@ -77,7 +77,7 @@ void drop_elsewhere(Object* object) {
   std::shared_ptr<Object> last(object);
   try {
     quiet_thread("freeing memory", [last = std::move(last)] {}).detach();
-  } catch (const Error&) {
+  } catch (...) {
     // No thread to be had: the closure was dropped, and with it the object, here.
   }
 }

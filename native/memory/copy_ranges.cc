@@ -185,7 +185,7 @@ void copy_all(const Copier& copier, const std::vector<Piece>& pieces) {
     for (; here + 1 < pieces.size(); here++) {
       helpers.push_back(quiet_thread("copying memory", [&, here] { copy(here); }));
     }
-  } catch (const Error&) {
+  } catch (...) {
     // No thread to be had: the rest is done here.
   }
   for (; here < pieces.size(); here++) copy(here);

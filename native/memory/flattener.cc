@@ -18,7 +18,7 @@ void Flattener::start(Work work) {
       work(stopped_);
       busy_ = false;
     });
-  } catch (const Error&) {
+  } catch (...) {
     busy_ = false;
   }
 }
